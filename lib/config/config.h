@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// The configuration file (libconfig), read and checked whole into one struct before anything
+// starts. The file's reference is docs/configuration.md. Needs no EAL; any one thread.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "packet/packet.h"
+
+#define CONFIG_NAME_SIZE   16  // tunnel and port names: 1 to 15 characters, and the end
+#define CONFIG_PATH_SIZE   108 // of a Unix socket (sun_path), with the end
+#define CONFIG_WORKERS     64
+#define CONFIG_PORTS       16
+#define CONFIG_ADDRESSES   8 // per port
+#define CONFIG_DEVICE_SIZE 256
+
+enum config_side { CONFIG_SIDE_INSIDE, CONFIG_SIDE_OUTSIDE };
+enum config_far_side { CONFIG_FAR_SIDE_ANY, CONFIG_FAR_SIDE_AWS, CONFIG_FAR_SIDE_CLOUDFLARE };
+// What the outer header's DF bit becomes (RFC 4301 section 8.1).
+enum config_df { CONFIG_DF_SET, CONFIG_DF_CLEAR, CONFIG_DF_COPY };
+enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
+enum config_health_type { CONFIG_HEALTH_REQUEST, CONFIG_HEALTH_REPLY };
+enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIRECTIONAL };
+enum config_health_rate { CONFIG_HEALTH_LOW, CONFIG_HEALTH_MID, CONFIG_HEALTH_HIGH };
+// A worker thread's weight against other programs on its core, set once at start.
+enum config_priority { CONFIG_PRIORITY_NORMAL, CONFIG_PRIORITY_LOW };
+
+// gateway = { ... }
+struct config_gateway {
+	char name[CONFIG_NAME_SIZE]; // "espgw"; instances on one machine need different ones
+	char control_socket[CONFIG_PATH_SIZE]; // "/run/espgw/control.sock"
+	uint32_t control_socket_mode;          // 0600
+	char run_directory[256];               // "/run/espgw": replay records, locks
+	char state_directory[256];             // "/var/lib/espgw": key fingerprints
+	enum config_log_level log_level;
+	bool hugepages;          // false: run without, from memory of `memory_mb`
+	uint32_t memory_mb;      // taken at start when hugepages = false; default 512
+	uint32_t max_sas;        // both directions together; default 1024
+	uint32_t max_routes;     // default 4096
+	uint32_t max_neighbours; // default 1024
+	uint32_t max_clients;    // of the control socket; default 64
+	uint32_t host_rate;      // packets a second to the host at most; default 10000
+	uint32_t buffers;        // packet buffers; 0 = computed from queues
+	uint32_t buffer_size;    // data room of one buffer in bytes; 0 = computed from the MTUs
+};
+
+// ports = ( { ... }, ... )
+struct config_port {
+	int line;
+	char name[CONFIG_NAME_SIZE];     // also the name of its TAP in the kernel
+	char device[CONFIG_DEVICE_SIZE]; // PCI address, or a DPDK vdev string "net_...,key=value"
+	enum config_side side;
+	struct packet_interface_address addresses[CONFIG_ADDRESSES];
+	unsigned int address_count;
+	uint32_t mtu;                            // IP bytes; 1500
+	uint32_t rx_queues;                      // default: one per worker
+	uint32_t tx_queues;                      // default: one per worker
+	uint32_t rx_descriptors, tx_descriptors; // default 1024
+	bool has_mac;                            // default: the device's own
+	struct rte_ether_addr mac;
+};
+
+// workers = { cores = [ 2, 3 ]; ... }
+struct config_worker {
+	unsigned int core;
+	// The RX queues that the worker polls: bit q of queues[p] is queue q of port p (ports in
+	// file order). Default: worker i polls queue i of each port that has one. Each queue of
+	// each port is polled by exactly one worker.
+	uint64_t queues[CONFIG_PORTS];
+};
+
+// Health check settings, kept for the health checker.
+struct config_health {
+	bool enabled;
+	enum config_health_type type;
+	enum config_health_direction direction;
+	enum config_health_rate rate;
+	struct packet_address target; // default: the other address of the interface's block
+};
+
+// tunnels = ( { ... }, ... )
+struct config_tunnel {
+	int line;
+	char name[CONFIG_NAME_SIZE];                       // also the name of its TUN in the kernel
+	struct packet_address gateway_endpoint;            // this gateway's outside address
+	struct packet_address customer_endpoint;           // the far side's outside address
+	struct packet_interface_address interface_address; // /30 or /31 (IPv6: /126 or /127)
+	struct packet_address peer_address; // the other address of that block, derived
+	enum config_far_side far_side;
+	bool replay_protection;
+	uint32_t replay_window; // packets; power of two, 32 to 65536
+	uint32_t mtu;           // inner IP bytes; 0 in the file or absent: computed
+	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
+	enum config_df df;
+	struct config_health health;
+};
+
+// routes = ( { prefix = ...; tunnel = ...; }, { prefix; port; next_hop; } )
+struct config_route {
+	int line;
+	struct packet_prefix prefix;
+	int tunnel;                     // index into tunnels, or -1
+	int port;                       // index into ports when tunnel is -1
+	struct packet_address next_hop; // with port; family 0 = connected to the port
+	uint32_t priority;              // lower is better; default 100
+	uint32_t weight;                // 1 to 256; default 1
+};
+
+// neighbours = ( { port; address; mac; } ): static ones
+struct config_neighbour {
+	int line;
+	int port;
+	struct packet_address address;
+	struct rte_ether_addr mac;
+};
+
+struct config {
+	struct config_gateway gateway;
+	struct config_port *ports;
+	unsigned int port_count;
+	struct config_worker workers[CONFIG_WORKERS];
+	unsigned int worker_count;
+	int control_core; // -1: any core that is not a worker's
+	enum config_priority worker_priority;
+	unsigned int burst; // packets a receive asks for: 32 or 64; default 32
+	struct config_tunnel *tunnels;
+	unsigned int tunnel_count;
+	struct config_route *routes;
+	unsigned int route_count;
+	struct config_neighbour *neighbours;
+	unsigned int neighbour_count;
+};
+
+// Reads and checks the file. Every error is written to `errors` as a line of its own:
+//   FILE:LINE: PATH = VALUE: what is wrong; what would be right
+// NULL when there was any. The caller frees with config_free.
+struct config *config_load(const char *file, FILE *errors);
+// As config_load, from text; `name` stands for the file in messages. For tests and fuzzing.
+struct config *config_parse(const char *text, const char *name, FILE *errors);
+void config_free(struct config *config);

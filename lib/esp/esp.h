@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// ESP (RFC 4303) in tunnel mode with AES-256-GCM-16 (RFC 4106): security associations, sequence
+// numbers, replay windows, and encapsulation and decapsulation of bursts of mbufs, in place.
+// Knows mbufs and intel-ipsec-mb; no ports, tunnels or sockets.
+//
+// An outbound SA may be used by several workers at once, and so may an inbound one.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_mbuf.h>
+
+#include "packet/packet.h"
+#include "telemetry/telemetry.h"
+
+#define ESP_BURST_MAX   64
+#define ESP_KEY_SIZE    32
+#define ESP_SALT_SIZE   4
+#define ESP_IV_SIZE     8
+#define ESP_ICV_SIZE    16
+#define ESP_HEADER_SIZE 8   // SPI and sequence number
+#define ESP_SPI_MIN     256 // 1 to 255 are reserved, 0 is never on the wire (RFC 4303 section 2.1)
+#define ESP_WINDOW_MIN  32
+#define ESP_WINDOW_MAX  65536
+
+// Last sequence numbers. Without ESN the 32-bit number ends here; with ESN the counter stops 2^32
+// before the end of 64 bits, so that workers which reserve at the end at once can't wrap it.
+#define ESP_SEQUENCE_END     UINT64_C(0xffffffff)
+#define ESP_SEQUENCE_END_ESN UINT64_C(0xffffffff00000000)
+
+// Most that encapsulation adds before and after the inner packet: IPv6, UDP, ESP, IV; and padding
+// with its length and next header, ICV.
+#define ESP_HEADROOM_MAX (40 + 8 + ESP_HEADER_SIZE + ESP_IV_SIZE)
+#define ESP_TAILROOM_MAX (3 + 2 + ESP_ICV_SIZE)
+
+enum esp_df { ESP_DF_SET, ESP_DF_CLEAR, ESP_DF_COPY }; // outer IPv4 header (RFC 4301 8.1)
+
+// Packets and bytes of one SA as one worker counted them; written by that worker alone.
+struct esp_counters {
+	uint64_t packets;
+	uint64_t bytes;    // of inner packets
+	uint64_t last_use; // TSC; 0 = never
+} __rte_cache_aligned;
+
+struct esp_sa_out;
+struct esp_sa_in;
+
+struct esp_sa_out_parameters {
+	uint32_t spi; // host order
+	uint8_t key[ESP_KEY_SIZE];
+	uint8_t salt[ESP_SALT_SIZE];
+	bool esn;
+	struct packet_address source, destination; // outer, of one family
+	uint16_t udp_source, udp_destination;      // host order; 0 and 0 = no UDP encapsulation
+	enum esp_df df;
+	uint8_t ttl;             // of the outer header; 0 = 64
+	uint64_t first_sequence; // 0 = 1, as it must be but in tests
+	uint64_t last_sequence;  // hard packet limit; 0 = the end of the format
+	unsigned int workers;
+};
+
+struct esp_sa_in_parameters {
+	uint32_t spi; // host order
+	uint8_t key[ESP_KEY_SIZE];
+	uint8_t salt[ESP_SALT_SIZE];
+	bool esn;        // needs a window: the high half is inferred from it (RFC 4303 App. A)
+	uint32_t window; // usable packets, power of two; 0 = no replay protection
+	uint64_t *top;   // 8 bytes that hold the highest authenticated sequence number, in a
+			 // mapping that outlives the process; NULL = inside the SA. Everything
+			 // up to the value found there is taken as received. The SA does not
+			 // own it.
+	unsigned int workers;
+};
+
+// Control thread. NULL when there is no memory. The parameters' key is copied into an expanded key
+// schedule; the caller wipes his own copy.
+struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *parameters);
+struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters);
+// Wipes the key schedule. No worker may hold the SA any more.
+void esp_sa_out_destroy(struct esp_sa_out *sa);
+void esp_sa_in_destroy(struct esp_sa_in *sa);
+
+uint32_t esp_sa_out_spi(const struct esp_sa_out *sa);
+uint32_t esp_sa_in_spi(const struct esp_sa_in *sa);
+// The next number to be used, and whether the last one has been used. Any thread.
+uint64_t esp_sa_out_next_sequence(const struct esp_sa_out *sa);
+bool esp_sa_out_exhausted(const struct esp_sa_out *sa);
+uint64_t esp_sa_in_top(const struct esp_sa_in *sa);
+// Sums over the workers; last_use is the latest. Any thread.
+struct esp_counters esp_sa_out_counters(const struct esp_sa_out *sa);
+struct esp_counters esp_sa_in_counters(const struct esp_sa_in *sa);
+// Bytes that encapsulation of an inner packet of `inner` bytes makes of it, outer IP header
+// included.
+uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner);
+
+// A worker's scratch memory and cipher handle.
+struct esp_context;
+// `worker`: index of its counters in every SA. NULL when memory is short or the CPU is unfit.
+struct esp_context *esp_context_create(unsigned int worker);
+void esp_context_destroy(struct esp_context *context);
+
+// Worker. Encapsulates packets[0..count-1] (count <= ESP_BURST_MAX), each with its SA, in place.
+// In: data starts at a checked inner IP header and ends with the inner packet (packet_ip_check's
+// length: no link-layer padding). Out: data starts at the outer IP header. drops[i] is DROP_NONE,
+// or why packet i was refused (NOT_LINEAR, NO_HEADROOM, SEQUENCE_EXHAUSTED); it is then unchanged.
+// All mbufs stay the caller's. Returns how many were refused.
+unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count);
+
+// Worker. Decapsulates packets[0..count-1], each with its SA, in place. In: data starts at the SPI
+// and ends with the ICV; traffic_classes[i] is that of the outer IP header (ECN, RFC 6040). Out:
+// data is exactly the inner IP packet, its header checked (packet_ip_check), padding and TFC
+// padding trimmed. drops[i] is DROP_NONE, or why packet i was refused (NOT_LINEAR, RUNT, REPLAY,
+// TOO_OLD, ICV, BAD_PADDING, BAD_NEXT_HEADER, DUMMY, BAD_INNER, ECN); its contents are then
+// undefined. All mbufs stay the caller's. Returns how many were refused.
+unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
+	unsigned int count);

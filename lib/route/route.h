@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// Longest-prefix-match tables for IPv4 and IPv6: from destination to where the packet goes next.
+//
+// Control adds and deletes paths; the best paths of a prefix (lowest priority number) form a group,
+// and the tables map a prefix to its group. Workers look up bursts at the same time: they see the
+// table before a change or after it, never between.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "packet/packet.h"
+#include "reclaim/reclaim.h"
+
+// Where a path leads. `index` depends on the kind.
+enum route_kind {
+	ROUTE_NONE,         // no route
+	ROUTE_TUNNEL,       // index: tunnel
+	ROUTE_ADJACENCY,    // index: adjacency of the data plane (a port and its next hop's MAC)
+	ROUTE_CONNECTED,    // index: port; the destination itself is the next hop, not known yet
+	ROUTE_LOCAL_PORT,   // index: port; the destination is this port's own address
+	ROUTE_LOCAL_TUNNEL, // index: tunnel; the destination is its interface address
+};
+
+struct route_target {
+	uint32_t kind; // enum route_kind
+	uint32_t index;
+};
+
+// Who added a path. Where priorities are equal too, the lower origin wins the prefix.
+enum route_origin {
+	ROUTE_ORIGIN_GATEWAY,   // own addresses, connected prefixes, tunnel interface blocks
+	ROUTE_ORIGIN_NEIGHBOUR, // host routes of resolved neighbours
+	ROUTE_ORIGIN_CONFIG,    // the configuration file
+	ROUTE_ORIGIN_AGENT,     // route.add on the control socket
+	ROUTE_ORIGIN_KERNEL,    // mirrored from the kernel
+	ROUTE_ORIGINS
+};
+
+struct route_path {
+	struct route_target target;
+	enum route_origin origin;
+	uint32_t priority; // lower is better
+	uint32_t weight;   // 1 to 256: share among equal priorities; kept, not used yet
+};
+
+struct route_table;
+
+// Room for `max_routes` prefixes of both families together. Control thread; needs EAL. NULL when
+// memory is short.
+struct route_table *route_table_create(
+	const char *name, uint32_t max_routes, struct reclaim *reclaim);
+// No worker may look up any more.
+void route_table_destroy(struct route_table *table);
+
+// Control thread. A path is identified by prefix, target and origin: adding it again changes its
+// priority and weight. 0, or -ENOSPC (max_routes reached or table full), -ENOMEM, -EINVAL.
+// Nothing has changed on an error.
+int route_add(struct route_table *table, const struct packet_prefix *prefix,
+	const struct route_path *path);
+// 0 or -ENOENT.
+int route_delete(struct route_table *table, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin);
+// Deletes every path of an origin (before a new dump of the kernel's, say). Returns how many.
+unsigned int route_delete_origin(struct route_table *table, enum route_origin origin);
+// Deletes every path to this target. Returns how many.
+unsigned int route_delete_target(struct route_table *table, const struct route_target *target);
+unsigned int route_count(const struct route_table *table);
+// Changes whenever a lookup may give another result; control derives from it what to resolve anew.
+uint64_t route_generation(const struct route_table *table);
+
+// Calls `each` for every path, prefixes in order (family, address, length). `best`: the path is
+// used by lookups now. A false result ends it. Control thread.
+typedef bool (*route_each)(const struct packet_prefix *prefix, const struct route_path *path,
+	bool best, void *argument);
+void route_walk(const struct route_table *table, route_each each, void *argument);
+
+// One lookup by address; control thread or worker. kind ROUTE_NONE when there is no route.
+// `prefix`, when not NULL, is set to the prefix that matched (control thread only).
+struct route_target route_lookup(const struct route_table *table,
+	const struct packet_address *address, struct packet_prefix *prefix);
+
+// Bursts of any `count` up to ROUTE_BURST_MAX. Worker threads, inside a quiescent period.
+#define ROUTE_BURST_MAX 64
+// addresses[i]: destination in host byte order.
+void route_lookup4(const struct route_table *table, const uint32_t *addresses,
+	struct route_target *targets, unsigned int count);
+// addresses[i]: 16 bytes in network order.
+void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[16],
+	struct route_target *targets, unsigned int count);

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// Counters and drop reasons.
+//
+// Every counter belongs to one thread, its slot: workers 0..n-1 have slots 0..n-1, the control
+// thread has slot n. A slot is written by its thread alone, with plain stores, and summed over all
+// slots when read, so that counting never costs a shared cache line.
+//
+// Every packet has a source, the place where it entered the gateway, and ends in exactly one way:
+//   received = forwarded + to_host + sum(drops) + still held
+// per source. "Held" is derived, never stored.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_common.h>
+
+// X(NAME, "name", "sentence that tells a user what happened and what to look at")
+#define TELEMETRY_DROP_REASONS(X)                                                               \
+	/* arrival */                                                                           \
+	X(BAD_FRAME, "bad_frame", "the frame is shorter than its Ethernet or IP header says")   \
+	X(OTHER_MAC, "other_mac", "the frame is for another station's MAC address")             \
+	X(ETHERTYPE, "ethertype", "neither IPv4, IPv6 nor ARP")                                 \
+	X(VLAN, "vlan", "the frame has a VLAN tag; ports take untagged frames only")            \
+	X(BAD_HEADER, "bad_header", "the IP header is invalid (version, length, or address)")   \
+	X(BAD_CHECKSUM, "bad_checksum", "the IPv4 header checksum is wrong")                    \
+	X(NOT_LINEAR, "not_linear", "the packet is chained over several buffers")               \
+	/* forwarding */                                                                        \
+	X(NO_ROUTE, "no_route", "no route matches the destination")                             \
+	X(TTL_EXPIRED, "ttl_expired", "the TTL or hop limit is used up")                        \
+	X(TOO_BIG, "too_big", "the packet is larger than the MTU of its tunnel or port")        \
+	X(NEIGHBOUR_UNRESOLVED, "neighbour_unresolved",                                         \
+		"the MAC address of the next hop is not known yet; it has been asked for")      \
+	X(CLEARTEXT_TO_OUTSIDE, "cleartext_to_outside",                                         \
+		"the route leads out of an outside port in clear, which is never done")         \
+	X(CLEARTEXT_FROM_OUTSIDE, "cleartext_from_outside",                                     \
+		"cleartext that came in at an outside port and is not for the gateway itself")  \
+	X(PORT_DOWN, "port_down", "the port to send from is gone or its link is down")          \
+	X(TX_FULL, "tx_full", "the transmit queue of the port is full")                         \
+	/* encapsulation */                                                                     \
+	X(NO_SA, "no_sa", "the tunnel has no outbound SA")                                      \
+	X(SELECTOR, "selector", "the packet is outside the selectors of the SA")                \
+	X(NO_PATH, "no_path", "no route leads to the far end of the tunnel by an outside port") \
+	X(SEQUENCE_EXHAUSTED, "sequence_exhausted",                                             \
+		"the outbound SA has used its last sequence number; it must be replaced")       \
+	X(NO_HEADROOM, "no_headroom",                                                           \
+		"no room in the buffer for the outer headers or the trailer")                   \
+	/* decapsulation */                                                                     \
+	X(RUNT, "runt", "too short to be an ESP packet")                                        \
+	X(ESP_FRAGMENT, "esp_fragment", "the ESP packet is an IP fragment")                     \
+	X(UNKNOWN_SPI, "unknown_spi", "no inbound SA has this SPI")                             \
+	X(REPLAY, "replay", "the sequence number was received before")                          \
+	X(TOO_OLD, "too_old", "the sequence number lies before the replay window")              \
+	X(ICV, "icv", "the integrity check failed: forged, damaged, or another key")            \
+	X(BAD_PADDING, "bad_padding",                                                           \
+		"the ESP padding is not 1, 2, 3... or longer than the packet")                  \
+	X(BAD_NEXT_HEADER, "bad_next_header", "the ESP next header is neither IPv4 nor IPv6")   \
+	X(DUMMY, "dummy", "a dummy packet (next header 59), discarded as it should be")         \
+	X(BAD_INNER, "bad_inner", "the inner IP header is invalid or longer than the packet")   \
+	X(INNER_SOURCE, "inner_source",                                                         \
+		"the inner source address does not belong behind a tunnel")                     \
+	X(ECN, "ecn", "congestion was marked on the way of a packet that can't carry the mark") \
+	X(KEEPALIVE, "keepalive", "a NAT keepalive, discarded as it should be")                 \
+	/* host path */                                                                         \
+	X(HOST_CLEARTEXT, "host_cleartext",                                                     \
+		"the host's kernel sent cleartext for a tunnel's prefix to an outside port")    \
+	X(HOST_RATE, "host_rate", "more packets for the host than its rate limit allows")       \
+	X(HOST_RING_FULL, "host_ring_full", "the ring between worker and host path is full")    \
+	X(HOST_REFUSED, "host_refused", "the kernel did not take the packet for the host")      \
+	X(NO_BUFFER, "no_buffer", "no packet buffer was free")                                  \
+	X(STOPPED, "stopped", "still held when the gateway stopped")
+
+enum drop_reason {
+	DROP_NONE = 0, // not dropped
+#define X(NAME, name, sentence) DROP_##NAME,
+	TELEMETRY_DROP_REASONS(X)
+#undef X
+		DROP_COUNT
+};
+
+const char *drop_reason_name(enum drop_reason reason);
+const char *drop_reason_sentence(enum drop_reason reason);
+
+#define TELEMETRY_PORTS 16 // ports the gateway can have at most
+#define TELEMETRY_SLOTS 65 // 64 workers and control
+
+// Sources: port p is source p; its TAP is TELEMETRY_PORTS + p; then all TUNs; then the gateway.
+enum {
+	TELEMETRY_SOURCE_TAP = TELEMETRY_PORTS,
+	TELEMETRY_SOURCE_TUN = 2 * TELEMETRY_PORTS,
+	TELEMETRY_SOURCE_GATEWAY,
+	TELEMETRY_SOURCES
+};
+
+struct telemetry_source {
+	uint64_t received; // packets
+	uint64_t received_bytes;
+	uint64_t forwarded;
+	uint64_t to_host;
+	uint64_t drops[DROP_COUNT]; // [DROP_NONE] stays 0
+};
+
+// A worker counts what it received and sent on its own queue of each port.
+struct telemetry_queue {
+	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
+};
+
+struct telemetry_tunnel {
+	uint64_t out_packets, out_bytes; // inner packets and bytes before encapsulation
+	uint64_t in_packets, in_bytes;   // inner packets and bytes after decapsulation
+	uint64_t drops[DROP_COUNT];
+};
+
+struct telemetry_slot {
+	struct telemetry_source sources[TELEMETRY_SOURCES];
+	struct telemetry_queue queues[TELEMETRY_PORTS];
+	uint64_t loops, busy_loops;       // worker loops, those that received something
+	struct telemetry_tunnel *tunnels; // [tunnel index]
+} __rte_cache_aligned;
+
+struct telemetry {
+	unsigned int slots, tunnels;
+	struct telemetry_slot *slot[TELEMETRY_SLOTS];
+};
+
+// Takes memory for `workers` + 1 slots and `tunnels` tunnels. NULL when there is none. Needs EAL.
+struct telemetry *telemetry_create(unsigned int workers, unsigned int tunnels);
+void telemetry_destroy(struct telemetry *telemetry);
+
+// Sums over all slots; any thread. The values are each exact, but not of one instant.
+void telemetry_sum_source(
+	const struct telemetry *telemetry, unsigned int source, struct telemetry_source *sum);
+void telemetry_sum_tunnel(
+	const struct telemetry *telemetry, unsigned int tunnel, struct telemetry_tunnel *sum);
+// Packets of this source that have neither left nor been dropped yet.
+uint64_t telemetry_source_held(const struct telemetry_source *sum);

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// Tunnels and the SA database: which SAs a tunnel has, which outbound one carries its traffic,
+// which inbound SA an SPI names. Control changes it while workers read.
+
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "config/config.h"
+#include "esp/esp.h"
+#include "packet/packet.h"
+#include "reclaim/reclaim.h"
+
+#define TUNNEL_NO_PATH UINT32_MAX
+
+// What a worker needs to send by a tunnel; published as a whole.
+struct tunnel_egress {
+	struct esp_sa_out *sa;
+	uint32_t adjacency; // of the data plane, towards the SA's outer destination; or
+			    // TUNNEL_NO_PATH
+};
+
+enum sa_direction { SA_INBOUND, SA_OUTBOUND };
+
+// 0 = no limit.
+struct sa_lifetime {
+	uint64_t seconds, bytes, packets;
+};
+
+// Inner traffic selector (RFC 4301 section 4.4.1.2).
+struct sa_selector {
+	struct packet_prefix local, remote;
+};
+
+#define SA_SELECTORS 16
+
+// As the agent gives it.
+struct sa_parameters {
+	enum sa_direction direction;
+	uint32_t spi;                              // host order
+	struct packet_address source, destination; // outer
+	uint8_t key[ESP_KEY_SIZE];
+	uint8_t salt[ESP_SALT_SIZE];
+	bool esn;
+	uint32_t window;                      // inbound: packets, 0 = off
+	uint16_t udp_source, udp_destination; // 0 and 0 = none
+	struct sa_lifetime soft, hard;
+	unsigned int selector_count; // 0 = any; checked per packet once selectors are enforced
+	struct sa_selector selectors[SA_SELECTORS];
+	uint64_t *top; // inbound: see esp_sa_in_parameters
+};
+
+enum sa_state {
+	SA_ACTIVE,
+	SA_SOFT_EXPIRED, // works on; the agent has been asked for a new one
+	SA_HARD_EXPIRED, // stopped: carries nothing; stays listed until the agent deletes it
+};
+
+// Control's record of one SA.
+struct sa {
+	TAILQ_ENTRY(sa) in_tunnel, in_table;
+	uint64_t id; // counts up over the life of the process; newer SAs have higher ones
+	struct tunnel *tunnel;
+	enum sa_direction direction;
+	uint32_t spi;
+	struct packet_address source, destination;
+	bool esn;
+	uint32_t window;
+	uint16_t udp_source, udp_destination;
+	struct sa_lifetime soft, hard;
+	unsigned int selector_count;
+	struct sa_selector *selectors;
+	enum sa_state state;
+	uint64_t added;          // CLOCK_MONOTONIC, nanoseconds
+	int64_t added_clock;     // CLOCK_REALTIME, seconds
+	uint8_t fingerprint[32]; // of key and direction, for the key store; set by control
+	struct esp_sa_in *in;
+	struct esp_sa_out *out;
+	struct tunnel_egress *egress; // outbound: what is published when it is the current one
+	void *control;                // control's own
+};
+
+struct tunnel {
+	// Read by workers.
+	_Atomic(struct tunnel_egress *) egress; // NULL = no outbound SA
+	uint32_t index;
+	uint32_t mtu; // largest inner packet in bytes
+	// Control's.
+	const struct config_tunnel *config;
+	TAILQ_HEAD(, sa) sas; // oldest first
+	struct sa *current;   // outbound SA in use
+} __rte_cache_aligned;
+
+struct tunnel_table;
+
+struct tunnel_error {
+	char text[256];
+};
+
+// One tunnel per configured one, same order; the configuration must outlive the table. Control
+// thread; needs EAL. NULL when memory is short.
+struct tunnel_table *tunnel_table_create(const struct config *config, struct reclaim *reclaim);
+// Frees all SAs, wiping their keys. No worker may run any more.
+void tunnel_table_destroy(struct tunnel_table *table);
+unsigned int tunnel_count(const struct tunnel_table *table);
+// Worker or control. `index` < tunnel_count.
+struct tunnel *tunnel_get(const struct tunnel_table *table, unsigned int index);
+// Control. NULL when there is none.
+struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name);
+
+// Worker: inbound SAs and their tunnel's index for a burst of SPIs (network order, count <=
+// ESP_BURST_MAX). sas[i] is NULL for an unknown SPI. Valid until the worker's quiescent state.
+void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
+	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);
+
+// Control: a random SPI of at least 256 that no inbound SA has and that was not handed out; it
+// stays reserved until an inbound SA takes it or tunnel_spi_release. 0 when no room is left.
+uint32_t tunnel_spi_reserve(struct tunnel_table *table);
+void tunnel_spi_release(struct tunnel_table *table, uint32_t spi);
+bool tunnel_spi_is_reserved(const struct tunnel_table *table, uint32_t spi);
+
+// Control. Adds an SA: an inbound one works at once beside the old ones; an outbound one takes over
+// at once. NULL with *error set (and errno EEXIST, EINVAL, ENOSPC, ENOMEM): duplicate SPI (inbound:
+// among inbound; outbound: same SPI and destination), SPI under 256, families that differ, window
+// not a power of two from 32 to 65536, ESN without window, max_sas reached.
+struct sa *sa_add(struct tunnel_table *table, struct tunnel *tunnel,
+	const struct sa_parameters *parameters, struct tunnel_error *error);
+// Outbound: another destination, source or UDP port, without touching key or sequence (a peer has
+// moved). Inbound: the record only.
+int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_address *source,
+	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
+	struct tunnel_error *error);
+// Stops the SA for good (hard expiry): workers no longer find it; it stays listed.
+void sa_stop(struct tunnel_table *table, struct sa *sa);
+// Unlinks the SA at once and frees it, keys wiped, when no worker holds it. If it carried its
+// tunnel's traffic, the newest outbound SA left that is not stopped takes over.
+void sa_delete(struct tunnel_table *table, struct sa *sa);
+// destination is compared for outbound SAs only. NULL when there is none.
+struct sa *sa_find(const struct tunnel_table *table, enum sa_direction direction, uint32_t spi,
+	const struct packet_address *destination);
+unsigned int sa_count(const struct tunnel_table *table);
+// The SA after `previous` in the order they were added; NULL starts, NULL ends.
+struct sa *sa_next(const struct tunnel_table *table, const struct sa *previous);
+struct esp_counters sa_counters(const struct sa *sa);
+
+// Called by the table when an outbound SA's outer destination needs an adjacency (new SA, update):
+// returns it, or TUNNEL_NO_PATH. Set once by the data plane; without it everything is NO_PATH.
+typedef uint32_t (*tunnel_resolve)(void *argument, const struct packet_address *destination);
+void tunnel_set_resolver(struct tunnel_table *table, tunnel_resolve resolve, void *argument);
+// Resolves every current outbound SA's destination anew and publishes what changed.
+void tunnel_resolve_all(struct tunnel_table *table);
