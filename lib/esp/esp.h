@@ -80,6 +80,10 @@ struct esp_sa_in_parameters {
 // schedule; the caller wipes his own copy.
 struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *parameters);
 struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters);
+// Control thread. Another outer header from the next burst on: a peer has moved. Between two calls
+// for one SA every worker must have passed a quiescent state.
+void esp_sa_out_set_outer(struct esp_sa_out *sa, const struct packet_address *source,
+	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination);
 // Wipes the key schedule. No worker may hold the SA any more.
 void esp_sa_out_destroy(struct esp_sa_out *sa);
 void esp_sa_in_destroy(struct esp_sa_in *sa);

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include "sa.h"
+
+#include <string.h>
+
+#include <rte_ip.h>
+#include <rte_malloc.h>
+#include <rte_udp.h>
+
+#define DEFAULT_TTL 64
+
+static IMB_MGR *new_manager(void)
+{
+	IMB_MGR *manager = alloc_mb_mgr(0);
+	if (manager == NULL)
+		return NULL;
+	init_mb_mgr_auto(manager, NULL);
+	if (imb_get_errno(manager) != 0) { // no AES-NI, say
+		free_mb_mgr(manager);
+		return NULL;
+	}
+	return manager;
+}
+
+// Expands a key on the control thread, which is no hot path: a manager for one call.
+static bool expand_key(const uint8_t key[ESP_KEY_SIZE], struct gcm_key_data *schedule)
+{
+	IMB_MGR *manager = new_manager();
+	if (manager == NULL)
+		return false;
+	IMB_AES256_GCM_PRE(manager, key, schedule);
+	imb_clear_mem(manager, sizeof(*manager));
+	free_mb_mgr(manager);
+	return true;
+}
+
+struct esp_context *esp_context_create(unsigned int worker)
+{
+	struct esp_context *context =
+		rte_zmalloc("esp_context", sizeof(*context), RTE_CACHE_LINE_SIZE);
+	if (context == NULL)
+		return NULL;
+	context->worker = worker;
+	context->manager = new_manager();
+	if (context->manager == NULL) {
+		rte_free(context);
+		return NULL;
+	}
+	return context;
+}
+
+void esp_context_destroy(struct esp_context *context)
+{
+	if (context == NULL)
+		return;
+	free_mb_mgr(context->manager);
+	imb_clear_mem(context, sizeof(*context));
+	rte_free(context);
+}
+
+static void build_udp(struct esp_outer *outer, uint16_t source, uint16_t destination)
+{
+	if (source == 0 && destination == 0)
+		return;
+	outer->udp = true;
+	outer->size += sizeof(struct rte_udp_hdr);
+	struct rte_udp_hdr udp = {
+		.src_port = rte_cpu_to_be_16(source),
+		.dst_port = rte_cpu_to_be_16(destination),
+	};
+	memcpy(outer->bytes + ESP_OUTER_SIZE - sizeof(udp), &udp, sizeof(udp));
+}
+
+static void build_ipv4(struct esp_outer *outer, const struct packet_address *source,
+	const struct packet_address *destination, uint8_t ttl)
+{
+	struct rte_ipv4_hdr ip = {
+		.version_ihl = RTE_IPV4_VHL_DEF,
+		.time_to_live = ttl,
+		.next_proto_id = outer->udp ? IPPROTO_UDP : IPPROTO_ESP,
+	};
+	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
+	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
+	outer->size += sizeof(ip);
+	outer->partial_checksum = rte_raw_cksum(&ip, sizeof(ip));
+	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
+}
+
+static void build_ipv6(struct esp_outer *outer, const struct packet_address *source,
+	const struct packet_address *destination, uint8_t ttl)
+{
+	struct rte_ipv6_hdr ip = {
+		.vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28),
+		.proto = outer->udp ? IPPROTO_UDP : IPPROTO_ESP,
+		.hop_limits = ttl,
+	};
+	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
+	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
+	outer->size += sizeof(ip);
+	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
+}
+
+static struct esp_outer build_outer(const struct packet_address *source,
+	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
+	uint8_t df, uint8_t ttl)
+{
+	struct esp_outer outer = {.family = source->family, .df = df};
+	build_udp(&outer, udp_source, udp_destination);
+	if (source->family == 4)
+		build_ipv4(&outer, source, destination, ttl);
+	else
+		build_ipv6(&outer, source, destination, ttl);
+	return outer;
+}
+
+struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *parameters)
+{
+	size_t size = sizeof(struct esp_sa_out) + parameters->workers * sizeof(struct esp_counters);
+	struct esp_sa_out *sa = rte_zmalloc("esp_sa_out", size, RTE_CACHE_LINE_SIZE);
+	if (sa == NULL)
+		return NULL;
+	sa->workers = parameters->workers;
+	sa->spi_be = rte_cpu_to_be_32(parameters->spi);
+	memcpy(sa->salt, parameters->salt, ESP_SALT_SIZE);
+	sa->esn = parameters->esn;
+	sa->ttl = parameters->ttl != 0 ? parameters->ttl : DEFAULT_TTL;
+	sa->df = (uint8_t)parameters->df;
+	sa->last_sequence = parameters->esn ? ESP_SEQUENCE_END_ESN : ESP_SEQUENCE_END;
+	if (parameters->last_sequence != 0 && parameters->last_sequence < sa->last_sequence)
+		sa->last_sequence = parameters->last_sequence;
+	atomic_init(&sa->next_sequence,
+		parameters->first_sequence != 0 ? parameters->first_sequence : 1);
+	sa->outer[0] = build_outer(&parameters->source, &parameters->destination,
+		parameters->udp_source, parameters->udp_destination, sa->df, sa->ttl);
+	if (!expand_key(parameters->key, &sa->key)) {
+		esp_sa_out_destroy(sa);
+		return NULL;
+	}
+	return sa;
+}
+
+void esp_sa_out_set_outer(struct esp_sa_out *sa, const struct packet_address *source,
+	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination)
+{
+	unsigned int other = 1 - atomic_load_explicit(&sa->outer_index, memory_order_relaxed);
+	sa->outer[other] =
+		build_outer(source, destination, udp_source, udp_destination, sa->df, sa->ttl);
+	atomic_store_explicit(&sa->outer_index, other, memory_order_release);
+}
+
+struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters)
+{
+	size_t size = sizeof(struct esp_sa_in) + parameters->workers * sizeof(struct esp_counters);
+	struct esp_sa_in *sa = rte_zmalloc("esp_sa_in", size, RTE_CACHE_LINE_SIZE);
+	if (sa == NULL)
+		return NULL;
+	sa->workers = parameters->workers;
+	sa->spi_be = rte_cpu_to_be_32(parameters->spi);
+	memcpy(sa->salt, parameters->salt, ESP_SALT_SIZE);
+	if (!replay_create(&sa->window, parameters->window, parameters->esn, parameters->top) ||
+		!expand_key(parameters->key, &sa->key)) {
+		esp_sa_in_destroy(sa);
+		return NULL;
+	}
+	return sa;
+}
+
+void esp_sa_out_destroy(struct esp_sa_out *sa)
+{
+	if (sa == NULL)
+		return;
+	imb_clear_mem(&sa->key, sizeof(sa->key));
+	imb_clear_mem(sa->salt, sizeof(sa->salt));
+	rte_free(sa);
+}
+
+void esp_sa_in_destroy(struct esp_sa_in *sa)
+{
+	if (sa == NULL)
+		return;
+	replay_destroy(&sa->window);
+	imb_clear_mem(&sa->key, sizeof(sa->key));
+	imb_clear_mem(sa->salt, sizeof(sa->salt));
+	rte_free(sa);
+}
+
+uint32_t esp_sa_out_spi(const struct esp_sa_out *sa)
+{
+	return rte_be_to_cpu_32(sa->spi_be);
+}
+
+uint32_t esp_sa_in_spi(const struct esp_sa_in *sa)
+{
+	return rte_be_to_cpu_32(sa->spi_be);
+}
+
+uint64_t esp_sa_out_next_sequence(const struct esp_sa_out *sa)
+{
+	// Workers that find the end may have added beyond it.
+	uint64_t next = atomic_load_explicit(&sa->next_sequence, memory_order_relaxed);
+	return next > sa->last_sequence ? sa->last_sequence + 1 : next;
+}
+
+bool esp_sa_out_exhausted(const struct esp_sa_out *sa)
+{
+	return atomic_load_explicit(&sa->next_sequence, memory_order_relaxed) > sa->last_sequence;
+}
+
+uint64_t esp_sa_in_top(const struct esp_sa_in *sa)
+{
+	return atomic_load_explicit(sa->window.top, memory_order_relaxed);
+}
+
+static struct esp_counters sum_counters(const struct esp_counters *counters, unsigned int workers)
+{
+	struct esp_counters sum = {0};
+	for (unsigned int i = 0; i < workers; i++) {
+		sum.packets += __atomic_load_n(&counters[i].packets, __ATOMIC_RELAXED);
+		sum.bytes += __atomic_load_n(&counters[i].bytes, __ATOMIC_RELAXED);
+		uint64_t last_use = __atomic_load_n(&counters[i].last_use, __ATOMIC_RELAXED);
+		if (last_use > sum.last_use)
+			sum.last_use = last_use;
+	}
+	return sum;
+}
+
+struct esp_counters esp_sa_out_counters(const struct esp_sa_out *sa)
+{
+	return sum_counters(sa->counters, sa->workers);
+}
+
+struct esp_counters esp_sa_in_counters(const struct esp_sa_in *sa)
+{
+	return sum_counters(sa->counters, sa->workers);
+}
+
+uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner)
+{
+	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
+	return sa->outer[index].size + ESP_HEADER_SIZE + ESP_IV_SIZE +
+	       RTE_ALIGN_CEIL(inner + 2, 4) + ESP_ICV_SIZE;
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// The SAs as workers use them (private to lib/esp).
+
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_common.h>
+
+#include "esp/esp.h"
+#include "gcm.h"
+#include "replay.h"
+
+#define ESP_OUTER_SIZE 48 // IPv6 and UDP, the longest outer header
+
+// The outer header, prebuilt; fields that differ between packets are zero.
+struct esp_outer {
+	uint8_t bytes[ESP_OUTER_SIZE]; // right-aligned: the ESP header follows byte 47
+	uint16_t size;                 // bytes of it in use
+	uint16_t partial_checksum;     // IPv4: sum of the header's words, as they lie in memory
+	uint8_t family;                // 4 or 6
+	bool udp;
+	uint8_t df; // enum esp_df
+} __rte_cache_aligned;
+
+struct esp_sa_out {
+	// Read by every burst, changed by nobody but esp_sa_out_set_outer.
+	uint32_t spi_be;
+	uint8_t salt[ESP_SALT_SIZE];
+	uint64_t last_sequence;
+	bool esn;
+	uint8_t ttl;
+	uint8_t df;
+	unsigned int workers;
+	_Atomic unsigned int outer_index; // which of `outer` is in force
+	struct esp_outer outer[2];
+	struct gcm_key_data key __rte_cache_aligned;
+	// Changed by every burst of every worker.
+	_Atomic uint64_t next_sequence __rte_cache_aligned;
+	struct esp_counters counters[] __rte_cache_aligned; // [worker]
+};
+
+struct esp_sa_in {
+	uint32_t spi_be;
+	uint8_t salt[ESP_SALT_SIZE];
+	unsigned int workers;
+	struct replay_window window; // its own_top shares this line only when there is no mapping
+	struct gcm_key_data key __rte_cache_aligned;
+	struct esp_counters counters[] __rte_cache_aligned; // [worker]
+};
+
+struct esp_context {
+	IMB_MGR *manager;
+	unsigned int worker;
+	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;
+	uint8_t nonces[ESP_BURST_MAX][16] __rte_cache_aligned;
+	uint8_t aads[ESP_BURST_MAX][16];
+	uint8_t tags[ESP_BURST_MAX][16];
+	uint64_t sequences[ESP_BURST_MAX];
+	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
+};
