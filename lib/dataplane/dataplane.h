@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "config/config.h"
 #include "reclaim/reclaim.h"
@@ -16,6 +17,7 @@
 #include "tunnel/tunnel.h"
 
 struct event_base;
+struct rte_mbuf;
 struct dataplane;
 
 struct dataplane_error {
@@ -91,3 +93,11 @@ int dataplane_route_delete(struct dataplane *dataplane, const struct config_rout
 // The port and next hop of an adjacency target, for listing routes. False when it is none.
 bool dataplane_adjacency(const struct dataplane *dataplane, uint32_t adjacency, unsigned int *port,
 	struct packet_address *next_hop);
+
+// For tests and benchmarks: a worker's whole way without a port's queues, on the calling thread,
+// while no worker runs. Frames go in as if received (count <= 64)...
+void dataplane_worker_receive(struct dataplane *dataplane, unsigned int worker, unsigned int port,
+	struct rte_mbuf **packets, unsigned int count);
+// ... and come out as they would be sent; the caller owns them. `packets` has room for 128.
+unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int worker,
+	unsigned int port, struct rte_mbuf **packets);

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// Putting the data plane together and taking it apart.
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <rte_cycles.h>
+#include <rte_lcore.h>
+#include <rte_malloc.h>
+
+#include "internal.h"
+
+#define PUNT_BURST_MIN 64
+
+static struct rte_ring *create_ring(const char *name, unsigned int worker, unsigned int size)
+{
+	char text[RTE_RING_NAMESIZE];
+	snprintf(text, sizeof(text), "%s_%u", name, worker);
+	return rte_ring_create(text, size, (int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
+}
+
+static void set_up_punt(struct punt_bucket *bucket, const struct config *config)
+{
+	uint32_t rate = config->gateway.host_rate / config->worker_count;
+	if (rate == 0)
+		rate = 1;
+	bucket->cycles_per_token = rte_get_tsc_hz() / rate;
+	bucket->size = RTE_MAX(rate / 10, (uint32_t)PUNT_BURST_MIN);
+	bucket->reserve = bucket->size / 4;
+	bucket->tokens = bucket->size;
+	bucket->refilled = rte_rdtsc();
+}
+
+static struct worker *create_worker(struct dataplane *dataplane, unsigned int index)
+{
+	struct worker *worker = rte_zmalloc("worker", sizeof(*worker), RTE_CACHE_LINE_SIZE);
+	if (worker == NULL)
+		return NULL;
+	const struct config_worker *config = &dataplane->config->workers[index];
+	worker->index = index;
+	worker->dataplane = dataplane;
+	worker->slot = dataplane->telemetry->slot[index];
+	worker->source = &worker->slot->sources[TELEMETRY_SOURCE_GATEWAY];
+	worker->event_interval = rte_get_tsc_hz() / 1000;
+	set_up_punt(&worker->punt, dataplane->config);
+	for (unsigned int port = 0; port < dataplane->port_count; port++)
+		for (uint16_t queue = 0; queue < 64; queue++)
+			if (config->queues[port] >> queue & 1)
+				worker->polls[worker->poll_count++] =
+					(struct worker_poll){&dataplane->ports[port], queue};
+	worker->esp = esp_context_create(index);
+	worker->to_host = create_ring("to_host", index, HOST_RING_SIZE);
+	worker->from_host = create_ring("from_host", index, HOST_RING_SIZE);
+	char name[RTE_RING_NAMESIZE];
+	snprintf(name, sizeof(name), "events_%u", index);
+	worker->events = rte_ring_create_elem(name, sizeof(struct worker_event), EVENT_RING_SIZE,
+		(int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
+	return worker;
+}
+
+static int create_workers(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
+		struct worker *worker = create_worker(dataplane, i);
+		dataplane->workers[i] = worker;
+		if (worker == NULL || worker->esp == NULL || worker->to_host == NULL ||
+			worker->from_host == NULL || worker->events == NULL)
+			return dataplane_fail(error,
+				"worker %u: no memory, or a CPU without AES-NI and PCLMULQDQ", i);
+	}
+	return 0;
+}
+
+static void destroy_workers(struct dataplane *dataplane)
+{
+	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
+		struct worker *worker = dataplane->workers[i];
+		if (worker == NULL)
+			continue;
+		esp_context_destroy(worker->esp);
+		rte_ring_free(worker->to_host);
+		rte_ring_free(worker->from_host);
+		rte_ring_free(worker->events);
+		rte_free(worker);
+	}
+}
+
+static int create_tables(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	const struct config *config = dataplane->config;
+	// The gateway's own entries come on top of the user's.
+	uint32_t routes = config->gateway.max_routes + config->gateway.max_neighbours +
+			  2 * CONFIG_ADDRESSES * config->port_count + 2 * config->tunnel_count;
+	dataplane->reclaim = reclaim_create(config->worker_count);
+	dataplane->telemetry = telemetry_create(config->worker_count, config->tunnel_count);
+	if (dataplane->reclaim != NULL) {
+		dataplane->routes = route_table_create("routes", routes, dataplane->reclaim);
+		dataplane->tunnels = tunnel_table_create(config, dataplane->reclaim);
+	}
+	if (dataplane->telemetry == NULL || dataplane->routes == NULL || dataplane->tunnels == NULL)
+		return dataplane_fail(error,
+			"no memory for the tables; raise gateway.memory_mb or reserve more "
+			"hugepages");
+	tunnel_set_resolver(dataplane->tunnels, path_resolve, dataplane);
+	return neighbours_create(dataplane, error);
+}
+
+static int add_own(struct dataplane *dataplane, const struct packet_address *address,
+	uint8_t length, uint32_t kind, uint32_t index)
+{
+	struct packet_prefix prefix = packet_prefix_of(address, length);
+	struct route_path path = {
+		.target = {kind, index}, .origin = ROUTE_ORIGIN_GATEWAY, .weight = 1};
+	return path_add(dataplane, &prefix, &path);
+}
+
+// The gateway's own addresses and the networks they stand in.
+static int add_own_routes(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	const struct config *config = dataplane->config;
+	int failed = 0;
+	for (unsigned int i = 0; i < config->port_count; i++) {
+		for (unsigned int j = 0; j < config->ports[i].address_count; j++) {
+			const struct packet_interface_address *own = &config->ports[i].addresses[j];
+			uint8_t bits = packet_address_bits(&own->address);
+			failed |=
+				add_own(dataplane, &own->address, own->length, ROUTE_CONNECTED, i);
+			failed |= add_own(dataplane, &own->address, bits, ROUTE_LOCAL_PORT, i);
+		}
+	}
+	for (unsigned int i = 0; i < config->tunnel_count; i++) {
+		const struct packet_interface_address *own = &config->tunnels[i].interface_address;
+		uint8_t bits = packet_address_bits(&own->address);
+		failed |= add_own(dataplane, &own->address, own->length, ROUTE_TUNNEL, i);
+		failed |= add_own(dataplane, &own->address, bits, ROUTE_LOCAL_TUNNEL, i);
+	}
+	return failed ? dataplane_fail(error, "the gateway's own addresses fit no table") : 0;
+}
+
+static int add_configured(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	const struct config *config = dataplane->config;
+	for (unsigned int i = 0; i < config->neighbour_count; i++) {
+		const struct config_neighbour *neighbour = &config->neighbours[i];
+		neighbour_set_static(dataplane, (unsigned int)neighbour->port, &neighbour->address,
+			&neighbour->mac);
+		host_neighbour_set(dataplane->host, dataplane->ports[neighbour->port].tap.index,
+			&neighbour->address, &neighbour->mac);
+	}
+	for (unsigned int i = 0; i < config->route_count; i++)
+		if (dataplane_route_add(
+			    dataplane, &config->routes[i], ROUTE_ORIGIN_CONFIG, error) != 0)
+			return -1;
+	return 0;
+}
+
+struct dataplane *dataplane_create(const struct config *config, struct dataplane_error *error)
+{
+	struct dataplane *dataplane =
+		rte_zmalloc("dataplane", sizeof(*dataplane), RTE_CACHE_LINE_SIZE);
+	if (dataplane == NULL) {
+		dataplane_fail(error, "no memory");
+		return NULL;
+	}
+	dataplane->config = config;
+	dataplane->worker_count = config->worker_count;
+	dataplane->tick_fd = -1;
+	struct host_error cause;
+	if (create_tables(dataplane, error) != 0 || ports_open(dataplane, error) != 0 ||
+		mirror_create(dataplane, error) != 0 || host_path_open(dataplane, error) != 0 ||
+		create_workers(dataplane, error) != 0 || add_own_routes(dataplane, error) != 0 ||
+		add_configured(dataplane, error) != 0) {
+		dataplane_destroy(dataplane);
+		return NULL;
+	}
+	if (host_dump(dataplane->host, &cause) != 0) {
+		dataplane_fail(error, "%s", cause.text);
+		dataplane_destroy(dataplane);
+		return NULL;
+	}
+	return dataplane;
+}
+
+int dataplane_start(
+	struct dataplane *dataplane, struct event_base *base, struct dataplane_error *error)
+{
+	dataplane->base = base;
+	if (ports_start(dataplane, error) != 0 || host_path_start(dataplane, error) != 0)
+		return -1;
+	tunnel_resolve_all(dataplane->tunnels);
+	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
+		if (rte_eal_remote_launch(worker_main, dataplane->workers[i], i + 1) != 0)
+			return dataplane_fail(error, "worker %u does not start", i);
+	}
+	dataplane->running = true;
+	return 0;
+}
+
+// What the rings still hold when everybody has stopped.
+static void drop_held(struct dataplane *dataplane, struct rte_ring *ring)
+{
+	struct telemetry_slot *slot = dataplane->telemetry->slot[dataplane->worker_count];
+	struct rte_mbuf *packet;
+	while (rte_ring_sc_dequeue(ring, (void **)&packet) == 0) {
+		slot->sources[packet->port].drops[DROP_STOPPED]++;
+		rte_pktmbuf_free(packet);
+	}
+}
+
+void dataplane_stop(struct dataplane *dataplane)
+{
+	if (!dataplane->running)
+		return;
+	dataplane->running = false;
+	atomic_store(&dataplane->stopping, true);
+	rte_eal_mp_wait_lcore();
+	for (unsigned int i = 0; i < dataplane->worker_count; i++)
+		while (!rte_ring_empty(dataplane->workers[i]->to_host))
+			host_path_drain(dataplane);
+	host_path_stop(dataplane);
+	for (unsigned int i = 0; i < dataplane->worker_count; i++)
+		drop_held(dataplane, dataplane->workers[i]->from_host);
+}
+
+void dataplane_destroy(struct dataplane *dataplane)
+{
+	if (dataplane == NULL)
+		return;
+	dataplane_stop(dataplane);
+	host_path_stop(dataplane);
+	ports_close(dataplane);
+	destroy_workers(dataplane);
+	if (dataplane->tunnels != NULL)
+		tunnel_table_destroy(dataplane->tunnels);
+	if (dataplane->adjacency_index != NULL && dataplane->reclaim != NULL)
+		reclaim_poll(dataplane->reclaim);
+	if (dataplane->host != NULL)
+		mirror_destroy(dataplane);
+	if (dataplane->routes != NULL)
+		route_table_destroy(dataplane->routes);
+	reclaim_destroy(dataplane->reclaim);
+	neighbours_destroy(dataplane);
+	host_path_close(dataplane);
+	free(dataplane->underlay);
+	telemetry_destroy(dataplane->telemetry);
+	rte_free(dataplane);
+}
+
+unsigned int dataplane_remove_interfaces(const struct config *config, FILE *messages)
+{
+	unsigned int failed = 0, total = config->port_count + config->tunnel_count;
+	for (unsigned int i = 0; i < total; i++) {
+		const char *name = i < config->port_count
+					   ? config->ports[i].name
+					   : config->tunnels[i - config->port_count].name;
+		struct host_error error;
+		int result = host_interface_remove(name, &error);
+		if (result == 0)
+			fprintf(messages, "%s: removed\n", name);
+		else if (result == -ENODEV)
+			fprintf(messages, "%s: not there\n", name);
+		else
+			fprintf(messages, "%s: not removed: %s\n", name, error.text);
+		failed += result != 0 && result != -ENODEV;
+	}
+	return failed;
+}
+
+// The route table's path for a configured route; false when its next hop finds no room.
+static bool make_path(struct dataplane *dataplane, const struct config_route *route,
+	enum route_origin origin, struct route_path *path)
+{
+	*path = (struct route_path){
+		.origin = origin, .priority = route->priority, .weight = route->weight};
+	if (route->tunnel >= 0) {
+		path->target = (struct route_target){ROUTE_TUNNEL, (uint32_t)route->tunnel};
+		return true;
+	}
+	if (route->next_hop.family == 0) {
+		path->target = (struct route_target){ROUTE_CONNECTED, (uint32_t)route->port};
+		return true;
+	}
+	uint32_t index =
+		neighbour_get(dataplane, (unsigned int)route->port, &route->next_hop, true);
+	path->target = (struct route_target){ROUTE_ADJACENCY, index};
+	return index != TUNNEL_NO_PATH;
+}
+
+static unsigned int kernel_interface(
+	const struct dataplane *dataplane, const struct config_route *route)
+{
+	return route->tunnel >= 0 ? dataplane->tuns[route->tunnel].index
+				  : dataplane->ports[route->port].tap.index;
+}
+
+int dataplane_route_add(struct dataplane *dataplane, const struct config_route *route,
+	enum route_origin origin, struct dataplane_error *error)
+{
+	char text[PACKET_PREFIX_TEXT];
+	struct route_path path;
+	struct host_error cause;
+	packet_prefix_format(&route->prefix, text);
+	if (!make_path(dataplane, route, origin, &path))
+		return dataplane_fail(error,
+			"route %s: its next hop finds no room; raise gateway.max_neighbours", text);
+	int result = path_add(dataplane, &route->prefix, &path);
+	if (result != 0)
+		return dataplane_fail(error, "route %s: %s; raise gateway.max_routes", text,
+			result == -ENOSPC ? "the route table is full" : strerror(-result));
+	if (host_route_install(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
+		    &route->next_hop, route->priority, &cause) == 0)
+		return 0;
+	path_delete(dataplane, &route->prefix, &path.target, origin);
+	return dataplane_fail(error, "%s", cause.text);
+}
+
+int dataplane_route_delete(struct dataplane *dataplane, const struct config_route *route,
+	enum route_origin origin, struct dataplane_error *error)
+{
+	char text[PACKET_PREFIX_TEXT];
+	struct route_path path;
+	struct host_error cause;
+	packet_prefix_format(&route->prefix, text);
+	if (!make_path(dataplane, route, origin, &path) ||
+		path_delete(dataplane, &route->prefix, &path.target, origin) != 0)
+		return dataplane_fail(error, "route %s: there is no such route", text);
+	host_route_remove(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
+		&route->next_hop, route->priority, &cause); // the kernel's may be gone already
+	return 0;
+}
+
+void dataplane_set_event_handler(
+	struct dataplane *dataplane, dataplane_event_handler handler, void *argument)
+{
+	dataplane->handler = handler;
+	dataplane->handler_argument = argument;
+}
+
+const struct config *dataplane_config(const struct dataplane *dataplane)
+{
+	return dataplane->config;
+}
+
+struct tunnel_table *dataplane_tunnels(struct dataplane *dataplane)
+{
+	return dataplane->tunnels;
+}
+
+struct route_table *dataplane_routes(struct dataplane *dataplane)
+{
+	return dataplane->routes;
+}
+
+struct telemetry *dataplane_telemetry(struct dataplane *dataplane)
+{
+	return dataplane->telemetry;
+}
+
+struct reclaim *dataplane_reclaim(struct dataplane *dataplane)
+{
+	return dataplane->reclaim;
+}
+
+unsigned int dataplane_workers(const struct dataplane *dataplane)
+{
+	return dataplane->worker_count;
+}
+
+void dataplane_worker_receive(struct dataplane *dataplane, unsigned int worker, unsigned int port,
+	struct rte_mbuf **packets, unsigned int count)
+{
+	receive_burst(dataplane->workers[worker], &dataplane->ports[port], packets, count);
+}
+
+unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int worker,
+	unsigned int port, struct rte_mbuf **packets)
+{
+	struct worker *from = dataplane->workers[worker];
+	struct worker_output *output = &from->output[port];
+	unsigned int count = output->count;
+	memcpy(packets, output->packets, count * sizeof(*packets));
+	from->source->forwarded += count;
+	from->outputs &= ~(UINT64_C(1) << port);
+	output->count = 0;
+	worker_free_drops(from);
+	return count;
+}

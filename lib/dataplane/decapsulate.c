@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// ESP to inner packets: the SA by SPI, then lib/esp, then on to forwarding.
+
+#include <rte_prefetch.h>
+
+#include "internal.h"
+
+// The outer header still stands before the SPI: it says who sent this.
+static void refuse_unknown_spi(
+	struct worker *worker, struct rte_mbuf *packet, uint32_t spi, uint16_t outer_size)
+{
+	const uint8_t *outer = rte_pktmbuf_mtod(packet, const uint8_t *) - outer_size;
+	struct packet_address sender =
+		outer[0] >> 4 == 4
+			? packet_address_v4(((const struct rte_ipv4_hdr *)outer)->src_addr)
+			: packet_address_v6(((const struct rte_ipv6_hdr *)outer)->src_addr);
+	worker_event(worker, WORKER_EVENT_UNKNOWN_SPI, rte_be_to_cpu_32(spi), &sender);
+	worker_drop(worker, packet, DROP_UNKNOWN_SPI);
+}
+
+// Keeps the packets whose SPI names an SA, in order; returns how many.
+static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
+	const uint16_t *outer_sizes, struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
+{
+	uint32_t spis[BURST_MAX];
+	if (count == 0)
+		return 0;
+	for (unsigned int i = 0; i < count; i++)
+		memcpy(&spis[i], rte_pktmbuf_mtod(packets[i], void *), sizeof(spis[0]));
+	tunnel_lookup_spis(worker->dataplane->tunnels, spis, sas, tunnels, count);
+	unsigned int known = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (unlikely(sas[i] == NULL)) {
+			refuse_unknown_spi(worker, packets[i], spis[i], outer_sizes[i]);
+			continue;
+		}
+		sas[known] = sas[i];
+		tunnels[known] = tunnels[i];
+		classes[known] = classes[i];
+		packets[known++] = packets[i];
+	}
+	return known;
+}
+
+void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
+	const uint16_t *outer_sizes, unsigned int count)
+{
+	struct esp_sa_in *sas[BURST_MAX];
+	uint32_t tunnels[BURST_MAX];
+	uint8_t drops[BURST_MAX];
+
+	count = find_sas(worker, packets, classes, outer_sizes, sas, tunnels, count);
+	if (count == 0)
+		return;
+	esp_decapsulate(worker->esp, packets, sas, classes, drops, count);
+	unsigned int good = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		struct telemetry_tunnel *counters = &worker->slot->tunnels[tunnels[i]];
+		if (unlikely(drops[i] != DROP_NONE)) {
+			worker_drop_of_tunnel(worker, packets[i], drops[i], tunnels[i]);
+			continue;
+		}
+		counters->in_packets++;
+		counters->in_bytes += packets[i]->pkt_len;
+		tunnels[good] = tunnels[i];
+		packets[good++] = packets[i];
+	}
+	if (good != 0)
+		forward_decapsulated(worker, packets, tunnels, good);
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// What the files of lib/dataplane share. A packet's way through them:
+//
+//   receive.c ── classify ──┬─ inside cleartext ─ forward.c ── encapsulate.c ──┐
+//   (a burst of one port)   ├─ ESP ─ decapsulate.c ─ forward.c ────────────────┼─ transmit.c
+//                           └─ for the host ─ punt.c                           │
+//   host_path.c (control) ─ ring ─ inject.c (worker) ──────────────────────────┘
+//
+// Each step takes a burst and hands on bursts; what it refuses ends in worker_drop under a reason.
+
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_ethdev.h>
+#include <rte_hash.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+
+#include "dataplane/dataplane.h"
+#include "host/host.h"
+
+#define BURST_MAX       ESP_BURST_MAX
+#define HOST_RING_SIZE  1024
+#define EVENT_RING_SIZE 256
+#define PORT_ENDPOINTS  CONFIG_ADDRESSES
+#define NO_TUNNEL       UINT32_MAX
+#define ETHERNET_SIZE   RTE_ETHER_HDR_LEN
+
+_Static_assert(BURST_MAX <= ROUTE_BURST_MAX, "a burst is looked up in one call");
+_Static_assert(CONFIG_PORTS <= TELEMETRY_PORTS, "every port is a source");
+
+struct port {
+	// Read by workers.
+	uint16_t id; // DPDK's
+	uint8_t index;
+	bool is_outside;
+	_Atomic bool usable; // present and link up
+	struct rte_ether_addr mac;
+	uint32_t mtu;
+	unsigned int endpoint_count;
+	struct packet_address endpoints[PORT_ENDPOINTS]; // own addresses
+	// Control's.
+	const struct config_port *config;
+	struct rte_mempool *pool;
+	struct host_interface tap;
+	struct event *tap_event;
+	_Atomic bool removed; // set by DPDK's interrupt thread
+	bool was_usable;
+	uint16_t rx_queues, tx_queues;
+	char driver[32];
+	char kernel_device[IFNAMSIZ]; // netdev below the driver, or empty
+};
+
+// A next hop on a port. Workers read `link` and set the flags; everything else is control's.
+struct adjacency {
+	_Atomic uint64_t link; // see adjacency_link
+	_Atomic bool wanted;   // traffic waits for its MAC; control has been told
+	_Atomic bool used;     // sent to since control looked
+	bool in_table;         // control: the entry is taken
+	bool pinned;           // a route's or a tunnel's next hop: never aged
+	bool is_static;        // configured MAC
+	bool has_route;        // a host route leads here
+	bool managed;          // the kernel keeps it fresh
+	uint8_t port;
+	struct packet_address address;
+	uint64_t asked; // when the kernel was asked last, nanoseconds
+};
+
+// MAC, port and "resolved" in one word, so that a worker sees all of a change or nothing.
+#define ADJACENCY_RESOLVED (UINT64_C(1) << 63)
+static inline uint64_t adjacency_link(uint8_t port, const struct rte_ether_addr *mac)
+{
+	uint64_t link = (uint64_t)port << 48;
+	if (mac == NULL)
+		return link;
+	memcpy(&link, mac->addr_bytes, sizeof(mac->addr_bytes)); // the low six bytes
+	return link | ADJACENCY_RESOLVED;
+}
+static inline uint8_t adjacency_link_port(uint64_t link)
+{
+	return link >> 48 & 0xff;
+}
+
+enum worker_event_kind {
+	WORKER_EVENT_CONNECTED, // traffic for a neighbour nobody has asked for yet
+	WORKER_EVENT_WANTED,    // traffic for an unresolved adjacency
+	WORKER_EVENT_UNKNOWN_SPI,
+	WORKER_EVENT_NO_SA,
+	WORKER_EVENT_KINDS
+};
+
+struct worker_event {
+	uint32_t kind;
+	uint32_t index; // port, adjacency, SPI or tunnel
+	struct packet_address address;
+	uint8_t padding[7]; // the ring's elements are a multiple of 4 bytes
+};
+
+struct worker_poll {
+	struct port *port;
+	uint16_t queue;
+};
+
+// Frames of the burst under way that go out of one port.
+struct worker_output {
+	unsigned int count;
+	struct rte_mbuf *packets[2 * BURST_MAX];
+};
+
+// Tokens for packets to the host, refilled by time.
+struct punt_bucket {
+	uint64_t refilled; // TSC
+	uint64_t cycles_per_token;
+	uint32_t tokens, size, reserve; // the last `reserve` tokens are for ARP, ND and IKE
+};
+
+struct worker {
+	unsigned int index;
+	struct dataplane *dataplane;
+	struct telemetry_slot *slot;
+	struct telemetry_source *source; // where the burst under way came from
+	struct esp_context *esp;
+	struct rte_ring *to_host, *from_host, *events;
+	struct punt_bucket punt;
+	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again
+	uint64_t event_interval;                 // TSC
+	unsigned int poll_count;
+	struct worker_poll polls[CONFIG_PORTS * 64];
+	unsigned int free_count;
+	struct rte_mbuf *free_packets[BURST_MAX];
+	uint64_t outputs; // bit p: outputs of port p are not empty
+	struct worker_output output[CONFIG_PORTS];
+	_Atomic bool running;
+} __rte_cache_aligned;
+
+struct underlay_route;
+
+struct dataplane {
+	const struct config *config;
+	struct reclaim *reclaim;
+	struct telemetry *telemetry;
+	struct route_table *routes;
+	struct tunnel_table *tunnels;
+	struct adjacency *adjacencies; // [max_neighbours]
+	unsigned int port_count, worker_count;
+	struct port ports[CONFIG_PORTS];
+	struct worker *workers[CONFIG_WORKERS];
+	_Atomic bool stopping;
+	// Control's.
+	struct rte_hash *adjacency_index; // port and address to entry
+	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
+	unsigned int underlay_count, underlay_room;
+	uint64_t resolved_generation; // of the routes when the tunnels' ways were resolved last
+	bool underlay_changed;
+	struct host *host;
+	struct host_interface *tuns; // [tunnel]
+	struct event **tun_events;
+	struct event_base *base;
+	struct event *tick_event, *slow_event, *netlink_event;
+	int tick_fd;
+	uint64_t *no_sa_reported; // [tunnel] when, nanoseconds
+	uint64_t unknown_spi_reported;
+	dataplane_event_handler handler;
+	void *handler_argument;
+	bool running;
+};
+
+// ---- Worker steps. Packets are the callee's from the call on. ----
+
+// receive.c: a burst of Ethernet frames from `port`, count <= BURST_MAX. Leaves frames to send in
+// worker->output and drops in worker->free_packets.
+void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
+	unsigned int count);
+// decapsulate.c: data starts at the SPI and holds ESP_HEADER_SIZE bytes at least; classes[i] is the
+// outer traffic class, outer_sizes[i] the bytes from the outer IP header to the SPI. Changes
+// `classes`.
+void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
+	const uint16_t *outer_sizes, unsigned int count);
+// forward.c: data starts at a checked IP header; arrived[i] is the tunnel packet i came by, or
+// NO_TUNNEL with the port it came in at.
+void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
+	unsigned int count);
+void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
+	unsigned int count);
+// encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i].
+void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
+	unsigned int count);
+// transmit.c: data starts at an IP header; it goes to this adjacency.
+void transmit_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t adjacency);
+// A whole Ethernet frame, out of this port.
+void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
+void transmit_flush(struct worker *worker);
+// punt.c: to the kernel by the port's TAP (data starts at the Ethernet header), or by the tunnel's
+// TUN (data starts at the IP header). `urgent`: ARP, ND, IKE.
+void punt_frame(
+	struct worker *worker, struct rte_mbuf *packet, const struct port *port, bool urgent);
+void punt_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t tunnel);
+// inject.c: what the kernel sent, from the ring that control fills.
+unsigned int inject_burst(struct worker *worker);
+
+// worker.c
+int worker_main(void *worker);
+void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
+	const struct packet_address *address);
+void worker_free_drops(struct worker *worker);
+
+static inline void worker_drop(
+	struct worker *worker, struct rte_mbuf *packet, enum drop_reason reason)
+{
+	worker->source->drops[reason]++;
+	if (unlikely(worker->free_count == BURST_MAX))
+		worker_free_drops(worker);
+	worker->free_packets[worker->free_count++] = packet;
+}
+
+static inline void worker_drop_of_tunnel(
+	struct worker *worker, struct rte_mbuf *packet, enum drop_reason reason, uint32_t tunnel)
+{
+	if (tunnel != NO_TUNNEL)
+		worker->slot->tunnels[tunnel].drops[reason]++;
+	worker_drop(worker, packet, reason);
+}
+
+// On the rings to and from the host, mbuf->port is the telemetry source and mbuf->hash.usr says
+// where to: a port index, or a tunnel index with this bit.
+#define HOST_TUNNEL (UINT32_C(1) << 31)
+
+// ---- Control. ----
+
+// port.c
+int ports_open(struct dataplane *dataplane, struct dataplane_error *error);
+int ports_start(struct dataplane *dataplane, struct dataplane_error *error);
+void ports_close(struct dataplane *dataplane);
+void ports_watch(struct dataplane *dataplane); // once a second: links and removed devices
+// neighbour.c
+int neighbours_create(struct dataplane *dataplane, struct dataplane_error *error);
+void neighbours_destroy(struct dataplane *dataplane);
+// Index of the adjacency for this next hop, made when it is new; TUNNEL_NO_PATH when the table is
+// full. `pin`: a route or tunnel depends on it, so the kernel is asked and it never goes.
+uint32_t neighbour_get(struct dataplane *dataplane, unsigned int port,
+	const struct packet_address *address, bool pin);
+void neighbour_report(struct dataplane *dataplane, unsigned int port,
+	const struct packet_address *address, const struct rte_ether_addr *mac);
+void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
+	const struct packet_address *address, const struct rte_ether_addr *mac);
+void neighbour_connected(
+	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
+void neighbour_wanted(struct dataplane *dataplane, uint32_t adjacency);
+void neighbours_age(struct dataplane *dataplane);    // once a minute
+void neighbours_forget(struct dataplane *dataplane); // a netlink dump begins
+// path.c: routes by ports, and the way to tunnel endpoints
+int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_path *route);
+int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin);
+void path_delete_origin(struct dataplane *dataplane, enum route_origin origin);
+uint32_t path_resolve(void *dataplane, const struct packet_address *destination);
+// mirror.c: netlink to neighbours and routes
+int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
+void mirror_destroy(struct dataplane *dataplane);
+// host_path.c: TAPs and TUNs, their frames, worker events
+int host_path_open(struct dataplane *dataplane, struct dataplane_error *error);
+int host_path_start(struct dataplane *dataplane, struct dataplane_error *error);
+void host_path_drain(struct dataplane *dataplane);
+void host_path_stop(struct dataplane *dataplane);
+void host_path_close(struct dataplane *dataplane);
+// Room for what encapsulation adds, before the packet.
+struct rte_mempool *host_path_pool(struct dataplane *dataplane);
+
+uint64_t dataplane_now(void); // CLOCK_MONOTONIC, nanoseconds
+// Writes the message; returns -1.
+int dataplane_fail(struct dataplane_error *error, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));

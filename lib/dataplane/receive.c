@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// The first step: sorts a burst of Ethernet frames into cleartext to forward, ESP to decapsulate,
+// and frames for the host.
+
+#include <rte_prefetch.h>
+
+#include "internal.h"
+
+enum arrival {
+	ARRIVAL_FORWARD,     // an IP packet to route
+	ARRIVAL_ESP,         // data starts at the SPI now
+	ARRIVAL_HOST,        // the whole frame, to the kernel
+	ARRIVAL_HOST_URGENT, // as above: ARP, ND, IKE
+	ARRIVAL_DROP,        // under frame.reason
+};
+
+// One frame as classified.
+struct frame {
+	enum arrival arrival;
+	enum drop_reason reason;
+	// ARRIVAL_ESP
+	uint8_t traffic_class;
+	uint16_t outer_size; // from the IP header to the SPI
+};
+
+static struct frame drop(enum drop_reason reason)
+{
+	return (struct frame){.arrival = ARRIVAL_DROP, .reason = reason};
+}
+
+static struct frame host(bool urgent)
+{
+	return (struct frame){.arrival = urgent ? ARRIVAL_HOST_URGENT : ARRIVAL_HOST};
+}
+
+static bool is_own_address4(const struct port *port, const uint8_t *address)
+{
+	for (unsigned int i = 0; i < port->endpoint_count; i++)
+		if (port->endpoints[i].family == 4 &&
+			memcmp(port->endpoints[i].bytes, address, 4) == 0)
+			return true;
+	return false;
+}
+
+static bool is_own_address6(const struct port *port, const uint8_t *address)
+{
+	if (address[0] == 0xfe && (address[1] & 0xc0) == 0x80)
+		return true; // link-local, to our MAC
+	for (unsigned int i = 0; i < port->endpoint_count; i++)
+		if (port->endpoints[i].family == 6 &&
+			memcmp(port->endpoints[i].bytes, address, 16) == 0)
+			return true;
+	return false;
+}
+
+// Cuts everything before the SPI and after the ICV.
+static struct frame take_esp(
+	struct rte_mbuf *packet, const uint8_t *ip, uint32_t esp_offset, uint32_t esp_size)
+{
+	if (unlikely(esp_size < ESP_HEADER_SIZE))
+		return drop(DROP_RUNT);
+	packet->data_off = (uint16_t)(packet->data_off + ETHERNET_SIZE + esp_offset);
+	packet->data_len = (uint16_t)esp_size;
+	packet->pkt_len = esp_size;
+	return (struct frame){
+		.arrival = ARRIVAL_ESP,
+		.traffic_class = packet_ip_traffic_class(ip),
+		.outer_size = (uint16_t)esp_offset,
+	};
+}
+
+// A UDP packet to our endpoint on port 4500: ESP, IKE or a keepalive (RFC 3948 section 2).
+static struct frame classify_udp_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_t size,
+	const struct packet_ip_view *view)
+{
+	const struct rte_udp_hdr *udp = (const struct rte_udp_hdr *)(ip + view->header);
+	uint32_t room = size - view->header;
+	uint32_t length = rte_be_to_cpu_16(udp->dgram_len);
+	if (length < sizeof(*udp) || (length > room && !view->is_fragment))
+		return drop(DROP_BAD_FRAME);
+	const uint8_t *payload = (const uint8_t *)(udp + 1);
+	uint32_t payload_size = RTE_MIN(length, room) - (uint32_t)sizeof(*udp);
+	if (payload_size == 1 && payload[0] == 0xff)
+		return drop(DROP_KEEPALIVE);
+	static const uint8_t non_esp_marker[4];
+	if (payload_size >= 4 && memcmp(payload, non_esp_marker, 4) == 0)
+		return host(true);
+	if (view->is_fragment)
+		return drop(DROP_ESP_FRAGMENT);
+	return take_esp(packet, ip, view->header + (uint32_t)sizeof(*udp), payload_size);
+}
+
+static bool is_icmp6_nd(const uint8_t *upper, uint32_t size)
+{
+	return size >= 1 && upper[0] >= 133 && upper[0] <= 137; // RFC 4861
+}
+
+// A checked IP packet that is for the gateway itself.
+static struct frame classify_own(
+	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+{
+	struct packet_ip_view view;
+	if (!packet_ip_view(ip, size, &view))
+		return drop(DROP_BAD_HEADER);
+	if (view.protocol == IPPROTO_ESP && port->is_outside) {
+		if (view.is_fragment)
+			return drop(DROP_ESP_FRAGMENT);
+		return take_esp(packet, ip, view.header, size - view.header);
+	}
+	uint32_t upper = size - view.header;
+	if (view.protocol == IPPROTO_UDP && view.is_first && upper >= sizeof(struct rte_udp_hdr)) {
+		const struct rte_udp_hdr *udp = (const struct rte_udp_hdr *)(ip + view.header);
+		uint16_t destination = rte_be_to_cpu_16(udp->dst_port);
+		if (destination == PACKET_UDP_ESP && port->is_outside)
+			return classify_udp_esp(packet, ip, size, &view);
+		return host(destination == PACKET_UDP_IKE);
+	}
+	return host(view.protocol == IPPROTO_ICMPV6 && view.is_first &&
+		    is_icmp6_nd(ip + view.header, upper));
+}
+
+static struct frame classify_ipv4(
+	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+{
+	const uint8_t *destination = ip + offsetof(struct rte_ipv4_hdr, dst_addr);
+	if (is_own_address4(port, destination))
+		return classify_own(port, packet, ip, size);
+	if (destination[0] >= 224) // multicast, broadcast
+		return host(false);
+	return (struct frame){.arrival = ARRIVAL_FORWARD};
+}
+
+static struct frame classify_ipv6(
+	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+{
+	const uint8_t *destination = ip + offsetof(struct rte_ipv6_hdr, dst_addr);
+	if (is_own_address6(port, destination))
+		return classify_own(port, packet, ip, size);
+	if (destination[0] == 0xff) {
+		struct packet_ip_view view;
+		return host(packet_ip_view(ip, size, &view) && view.protocol == IPPROTO_ICMPV6 &&
+			    is_icmp6_nd(ip + view.header, size - view.header));
+	}
+	return (struct frame){.arrival = ARRIVAL_FORWARD};
+}
+
+// A frame to a group address whose IP packet is for one host is not routed (RFC 1122 3.3.6).
+static struct frame classify_ip(
+	const struct port *port, struct rte_mbuf *packet, bool is_group, bool is_ipv4)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
+	uint64_t checksum = packet->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
+	uint32_t size;
+	enum drop_reason reason = packet_ip_check(ip, packet->data_len - ETHERNET_SIZE,
+		checksum != RTE_MBUF_F_RX_IP_CKSUM_GOOD, &size);
+	if (unlikely(reason != DROP_NONE))
+		return drop(reason);
+	if (unlikely((ip[0] >> 4 == 4) != is_ipv4))
+		return drop(DROP_BAD_HEADER);
+	packet->data_len = (uint16_t)(size + ETHERNET_SIZE); // without link-layer padding
+	packet->pkt_len = packet->data_len;
+	struct frame frame = is_ipv4 ? classify_ipv4(port, packet, ip, size)
+				     : classify_ipv6(port, packet, ip, size);
+	if (unlikely(is_group && frame.arrival == ARRIVAL_FORWARD))
+		return drop(DROP_OTHER_MAC);
+	return frame;
+}
+
+static struct frame classify(const struct port *port, struct rte_mbuf *packet)
+{
+	if (unlikely(packet->nb_segs != 1))
+		return drop(DROP_NOT_LINEAR);
+	if (unlikely(packet->data_len < ETHERNET_SIZE))
+		return drop(DROP_BAD_FRAME);
+	const struct rte_ether_hdr *ethernet =
+		rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
+	bool is_group = rte_is_multicast_ether_addr(&ethernet->dst_addr);
+	if (unlikely(!is_group && !rte_is_same_ether_addr(&ethernet->dst_addr, &port->mac)))
+		return drop(DROP_OTHER_MAC);
+	if (likely(ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_IPV4)))
+		return classify_ip(port, packet, is_group, true);
+	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_IPV6))
+		return classify_ip(port, packet, is_group, false);
+	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_ARP))
+		return host(true);
+	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_VLAN) ||
+		ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_QINQ))
+		return drop(DROP_VLAN);
+	return drop(DROP_ETHERTYPE);
+}
+
+// Cleartext that nobody asked for from outside: said to be unroutable where it is.
+static void refuse_from_outside(struct worker *worker, struct rte_mbuf *packet)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
+	struct packet_address destination =
+		ip[0] >> 4 == 4 ? packet_address_v4(((const struct rte_ipv4_hdr *)ip)->dst_addr)
+				: packet_address_v6(((const struct rte_ipv6_hdr *)ip)->dst_addr);
+	struct route_target target = route_lookup(worker->dataplane->routes, &destination, NULL);
+	worker_drop(worker, packet,
+		target.kind == ROUTE_NONE ? DROP_NO_ROUTE : DROP_CLEARTEXT_FROM_OUTSIDE);
+}
+
+void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
+	unsigned int count)
+{
+	struct rte_mbuf *forward[BURST_MAX], *esp[BURST_MAX];
+	uint8_t classes[BURST_MAX];
+	uint16_t outer_sizes[BURST_MAX];
+	unsigned int forward_count = 0, esp_count = 0;
+	uint64_t bytes = 0;
+
+	worker->source = &worker->slot->sources[port->index];
+	for (unsigned int i = 0; i < count; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(packets[i], void *));
+	for (unsigned int i = 0; i < count; i++) {
+		struct rte_mbuf *packet = packets[i];
+		bytes += packet->pkt_len;
+		struct frame frame = classify(port, packet);
+		switch (frame.arrival) {
+		case ARRIVAL_FORWARD:
+			if (unlikely(port->is_outside)) {
+				refuse_from_outside(worker, packet);
+				break;
+			}
+			packet->data_off += ETHERNET_SIZE;
+			packet->data_len -= ETHERNET_SIZE;
+			packet->pkt_len -= ETHERNET_SIZE;
+			forward[forward_count++] = packet;
+			break;
+		case ARRIVAL_ESP:
+			classes[esp_count] = frame.traffic_class;
+			outer_sizes[esp_count] = frame.outer_size;
+			esp[esp_count++] = packet;
+			break;
+		case ARRIVAL_HOST:
+		case ARRIVAL_HOST_URGENT:
+			punt_frame(worker, packet, port, frame.arrival == ARRIVAL_HOST_URGENT);
+			break;
+		case ARRIVAL_DROP:
+			worker_drop(worker, packet, frame.reason);
+			break;
+		}
+	}
+	worker->source->received += count;
+	worker->source->received_bytes += bytes;
+	if (esp_count != 0)
+		decapsulate_burst(worker, esp, classes, outer_sizes, esp_count);
+	if (forward_count != 0)
+		forward_inside(worker, port, forward, forward_count);
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// A worker's loop: polls its queues, runs each burst to completion, and reports quiescence.
+
+#include <sys/resource.h>
+
+#include <rte_cycles.h>
+#include <rte_lcore.h>
+
+#include "internal.h"
+
+void worker_free_drops(struct worker *worker)
+{
+	if (worker->free_count == 0)
+		return;
+	rte_pktmbuf_free_bulk(worker->free_packets, worker->free_count);
+	worker->free_count = 0;
+}
+
+void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
+	const struct packet_address *address)
+{
+	uint64_t now = rte_rdtsc();
+	// An adjacency is wanted once, so these need no limit.
+	if (kind != WORKER_EVENT_WANTED) {
+		if (now < worker->event_next[kind])
+			return;
+		worker->event_next[kind] = now + worker->event_interval;
+	}
+	struct worker_event event = {.kind = kind, .index = index};
+	if (address != NULL)
+		event.address = *address;
+	// A full ring loses the event: the next packet of its kind tells again.
+	if (rte_ring_sp_enqueue_elem(worker->events, &event, sizeof(event)) != 0 &&
+		kind == WORKER_EVENT_WANTED)
+		atomic_store_explicit(
+			&worker->dataplane->adjacencies[index].wanted, false, memory_order_relaxed);
+}
+
+static unsigned int poll_queue(struct worker *worker, const struct worker_poll *poll)
+{
+	struct rte_mbuf *packets[BURST_MAX];
+	const struct port *port = poll->port;
+	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
+		return 0;
+	unsigned int count = rte_eth_rx_burst(
+		port->id, poll->queue, packets, (uint16_t)worker->dataplane->config->burst);
+	if (count == 0)
+		return 0;
+	struct telemetry_queue *queue = &worker->slot->queues[port->index];
+	struct telemetry_source *source = &worker->slot->sources[port->index];
+	uint64_t bytes = source->received_bytes;
+	receive_burst(worker, port, packets, count);
+	transmit_flush(worker);
+	worker_free_drops(worker);
+	queue->rx_packets += count;
+	queue->rx_bytes += source->received_bytes - bytes;
+	return count;
+}
+
+static unsigned int poll_all(struct worker *worker)
+{
+	unsigned int count = 0;
+	for (unsigned int i = 0; i < worker->poll_count; i++)
+		count += poll_queue(worker, &worker->polls[i]);
+	return count;
+}
+
+int worker_main(void *argument)
+{
+	struct worker *worker = argument;
+	struct dataplane *dataplane = worker->dataplane;
+	if (dataplane->config->worker_priority == CONFIG_PRIORITY_LOW)
+		setpriority(PRIO_PROCESS, 0, 19); // of this thread: Linux counts threads
+	reclaim_worker_online(dataplane->reclaim, worker->index);
+	atomic_store(&worker->running, true);
+	while (!atomic_load_explicit(&dataplane->stopping, memory_order_relaxed)) {
+		unsigned int count = poll_all(worker);
+		if (!rte_ring_empty(worker->from_host))
+			count += inject_burst(worker);
+		worker->slot->loops++;
+		worker->slot->busy_loops += count != 0;
+		reclaim_quiescent(dataplane->reclaim, worker->index);
+	}
+	while (inject_burst(worker) != 0)
+		;
+	reclaim_worker_offline(dataplane->reclaim, worker->index);
+	atomic_store(&worker->running, false);
+	return 0;
+}
