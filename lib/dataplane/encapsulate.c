@@ -48,6 +48,6 @@ void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, const u
 		struct telemetry_tunnel *counters = &worker->slot->tunnels[by[i]];
 		counters->out_packets++;
 		counters->out_bytes += inner_sizes[i];
-		transmit_ip(worker, packets[i], adjacencies[i]);
+		transmit_ip(worker, packets[i], adjacencies[i], by[i]);
 	}
 }

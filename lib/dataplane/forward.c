@@ -73,7 +73,7 @@ static void forward_to_port(struct worker *worker, struct rte_mbuf *packet,
 		worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, tunnel);
 		return;
 	}
-	transmit_ip(worker, packet, target->index);
+	transmit_ip(worker, packet, target->index, tunnel);
 }
 
 // Packets that go by a tunnel, gathered to be encapsulated as one burst.

@@ -28,18 +28,18 @@ static void want(struct worker *worker, struct adjacency *adjacency, uint32_t in
 		worker_event(worker, WORKER_EVENT_WANTED, index, NULL);
 }
 
-void transmit_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t index)
+void transmit_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t index, uint32_t tunnel)
 {
 	struct adjacency *adjacency = &worker->dataplane->adjacencies[index];
 	uint64_t link = atomic_load_explicit(&adjacency->link, memory_order_relaxed);
 	const struct port *port = &worker->dataplane->ports[adjacency_link_port(link)];
 	if (unlikely(!(link & ADJACENCY_RESOLVED))) {
 		want(worker, adjacency, index);
-		worker_drop(worker, packet, DROP_NEIGHBOUR_UNRESOLVED);
+		worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, tunnel);
 		return;
 	}
 	if (unlikely(packet->pkt_len > port->mtu)) {
-		worker_drop(worker, packet, DROP_TOO_BIG);
+		worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, tunnel);
 		return;
 	}
 	if (unlikely(!atomic_load_explicit(&adjacency->used, memory_order_relaxed)))
@@ -50,7 +50,7 @@ void transmit_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t index)
 	struct rte_ether_hdr *ethernet =
 		(struct rte_ether_hdr *)rte_pktmbuf_prepend(packet, ETHERNET_SIZE);
 	if (unlikely(ethernet == NULL)) {
-		worker_drop(worker, packet, DROP_NO_HEADROOM);
+		worker_drop_of_tunnel(worker, packet, DROP_NO_HEADROOM, tunnel);
 		return;
 	}
 	memcpy(&ethernet->dst_addr, &link, sizeof(ethernet->dst_addr));

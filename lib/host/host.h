@@ -100,11 +100,14 @@ int host_interface_configure(struct host *host, const struct host_interface *int
 int host_interface_set_addresses(struct host *host, const struct host_interface *interface,
 	const struct packet_interface_address *addresses, unsigned int count,
 	struct host_error *error);
-// Installs or removes a route on the interface under HOST_ROUTE_PROTOCOL with this metric.
+// Installs or removes a route on the interface under HOST_ROUTE_PROTOCOL with this metric. `gateway`:
+// next hop on that interface, taken as on the link whatever its prefix; NULL or family 0 for none.
 int host_route_install(struct host *host, unsigned int interface,
-	const struct packet_prefix *prefix, uint32_t metric, struct host_error *error);
-int host_route_remove(struct host *host, unsigned int interface, const struct packet_prefix *prefix,
-	uint32_t metric, struct host_error *error);
+	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
+	struct host_error *error);
+int host_route_remove(struct host *host, unsigned int interface,
+	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
+	struct host_error *error);
 // Removes all routes under HOST_ROUTE_PROTOCOL on watched interfaces (left over from an earlier
 // run).
 int host_route_remove_all(struct host *host, struct host_error *error);
