@@ -16,6 +16,7 @@
 #define CONFIG_PATH_SIZE   108 // of a Unix socket (sun_path), with the end
 #define CONFIG_WORKERS     64
 #define CONFIG_PORTS       16
+#define CONFIG_TUNNELS     4096
 #define CONFIG_ADDRESSES   8 // per port
 #define CONFIG_DEVICE_SIZE 256
 
@@ -93,8 +94,8 @@ struct config_tunnel {
 	struct packet_address peer_address; // the other address of that block, derived
 	enum config_far_side far_side;
 	bool replay_protection;
-	uint32_t replay_window; // packets; power of two, 32 to 65536
-	uint32_t mtu;           // inner IP bytes; 0 in the file or absent: computed
+	uint32_t replay_window; // packets; power of two, 32 to 65536; default 4096
+	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
 	enum config_df df;
 	struct config_health health;
@@ -136,10 +137,14 @@ struct config {
 	unsigned int neighbour_count;
 };
 
-// Reads and checks the file. Every error is written to `errors` as a line of its own:
+// Reads and checks the file. Every error is written to `errors` as a line of its own, by line:
 //   FILE:LINE: PATH = VALUE: what is wrong; what would be right
 // NULL when there was any. The caller frees with config_free.
 struct config *config_load(const char *file, FILE *errors);
-// As config_load, from text; `name` stands for the file in messages. For tests and fuzzing.
+// As config_load, from text, which includes no files; `name` stands for the file in messages. For
+// tests and fuzzing.
 struct config *config_parse(const char *text, const char *name, FILE *errors);
+// Also for NULL.
 void config_free(struct config *config);
+// Writes the reference of all settings as Markdown tables: what docs/configuration.md holds.
+void config_describe(FILE *stream);

@@ -67,6 +67,7 @@ struct adjacency {
 	bool is_static;        // configured MAC
 	bool has_route;        // a host route leads here
 	bool managed;          // the kernel keeps it fresh
+	bool reported;         // in the netlink dump under way
 	uint8_t port;
 	struct packet_address address;
 	uint64_t asked; // when the kernel was asked last, nanoseconds
@@ -254,8 +255,10 @@ void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 void neighbour_connected(
 	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_wanted(struct dataplane *dataplane, uint32_t adjacency);
-void neighbours_age(struct dataplane *dataplane);    // once a minute
-void neighbours_forget(struct dataplane *dataplane); // a netlink dump begins
+void neighbours_age(struct dataplane *dataplane); // once a minute
+// A netlink dump of the kernel's neighbours begins and has ended: what it did not report is gone.
+void neighbours_begin_dump(struct dataplane *dataplane);
+void neighbours_end_dump(struct dataplane *dataplane);
 // path.c: routes by ports, and the way to tunnel endpoints
 int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);

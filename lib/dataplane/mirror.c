@@ -166,12 +166,13 @@ static void find_unreported(const void *node, VISIT visit, int depth)
 
 static void on_dump_began(void *argument)
 {
-	neighbours_forget(argument);
+	neighbours_begin_dump(argument);
 	twalk(mirrored_routes, mark_unreported);
 }
 
 static void on_dump_ended(void *argument)
 {
+	neighbours_end_dump(argument);
 	for (;;) {
 		unreported = NULL;
 		twalk(mirrored_routes, find_unreported);

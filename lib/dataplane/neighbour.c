@@ -185,12 +185,12 @@ void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	struct adjacency *adjacency = &dataplane->adjacencies[index];
 	if (adjacency->is_static)
 		return;
+	adjacency->reported = true;
 	atomic_store(&adjacency->link, adjacency_link((uint8_t)port, mac));
 	atomic_store(&adjacency->wanted, false);
 	if (mac != NULL)
 		add_host_route(dataplane, index);
-	else if (!adjacency->pinned)
-		drop_adjacency(dataplane, index);
+	// One that is unresolved may be just that moment asked for: age takes it if it stays so.
 }
 
 void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
@@ -236,14 +236,23 @@ void neighbours_age(struct dataplane *dataplane)
 	}
 }
 
-void neighbours_forget(struct dataplane *dataplane)
+void neighbours_begin_dump(struct dataplane *dataplane)
 {
-	// Those that are still there are reported again within this turn of the loop; until then
-	// the workers keep what they have, and age takes what is gone.
 	uint32_t count = (uint32_t)rte_hash_max_key_id(dataplane->adjacency_index) + 1;
 	for (uint32_t i = 0; i < count; i++)
-		if (dataplane->adjacencies[i].in_table)
-			dataplane->adjacencies[i].asked = 0;
+		dataplane->adjacencies[i].reported = false;
+}
+
+void neighbours_end_dump(struct dataplane *dataplane)
+{
+	uint32_t count = (uint32_t)rte_hash_max_key_id(dataplane->adjacency_index) + 1;
+	for (uint32_t i = 0; i < count; i++) {
+		struct adjacency *adjacency = &dataplane->adjacencies[i];
+		if (!adjacency->in_table || adjacency->reported)
+			continue;
+		adjacency->asked = 0; // a lost answer must not delay the next request
+		neighbour_report(dataplane, adjacency->port, &adjacency->address, NULL);
+	}
 }
 
 bool dataplane_adjacency(const struct dataplane *dataplane, uint32_t index, unsigned int *port,

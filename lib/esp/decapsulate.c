@@ -21,8 +21,9 @@ static enum drop_reason prepare(struct esp_context *context, unsigned int job_in
 	if (unlikely(packet->data_len < RUNT_SIZE))
 		return DROP_RUNT;
 	uint8_t *esp = rte_pktmbuf_mtod(packet, uint8_t *);
-	uint32_t low;
+	uint32_t spi, low; // as received: the ICV covers both
 	uint64_t iv;
+	memcpy(&spi, esp, sizeof(spi));
 	memcpy(&low, esp + 4, sizeof(low));
 	memcpy(&iv, esp + ESP_HEADER_SIZE, sizeof(iv));
 	enum drop_reason reason = replay_check(&sa->window, rte_be_to_cpu_32(low), sequence);
@@ -36,7 +37,7 @@ static enum drop_reason prepare(struct esp_context *context, unsigned int job_in
 	uint32_t high = rte_cpu_to_be_32((uint32_t)(*sequence >> 32));
 	bool esn = sa->window.esn;
 	uint64_t second = esn ? high : low;
-	__m128i aad = _mm_set_epi64x(low, (int64_t)(second << 32 | sa->spi_be));
+	__m128i aad = _mm_set_epi64x(low, (int64_t)(second << 32 | spi));
 	_mm_store_si128((__m128i *)context->aads[job_index], aad);
 	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
 	context->jobs[job_index] = (struct gcm_job){

@@ -61,6 +61,11 @@ struct host_next_hop {
 };
 
 #define HOST_NEXT_HOPS 64
+// A unicast route of the main table, known by its prefix and metric. Where the kernel has several
+// of one prefix and metric, the first that leads over a watched interface is meant. Next hops that
+// are down are left out, and a route that has no other is not reported. Nor are link-local and
+// multicast prefixes, and routes for a type of service or a source. The kernel's own routes to
+// connected networks are reported (protocol RTPROT_KERNEL).
 struct host_route {
 	struct packet_prefix prefix;
 	uint32_t metric;
@@ -69,6 +74,7 @@ struct host_route {
 	struct host_next_hop next_hops[HOST_NEXT_HOPS]; // those over watched interfaces
 };
 
+// None of them may call host_receive, host_dump or host_destroy.
 struct host_callbacks {
 	void (*neighbour)(void *argument, const struct host_neighbour *neighbour);
 	void (*route_added)(void *argument, const struct host_route *route); // or changed
@@ -82,12 +88,16 @@ struct host_callbacks {
 
 struct host *host_create(const struct host_callbacks *callbacks, struct host_error *error);
 void host_destroy(struct host *host);
-// To be watched for reading; then call host_receive. It never blocks.
+// To be watched for reading; then call host_receive, which handles what is waiting (a bounded
+// amount; the descriptor stays readable when there is more) and never blocks. When announcements
+// were lost, or do not tell all, it dumps anew; a dump that fails is tried again 100 ms later.
 int host_fd(const struct host *host);
 void host_receive(struct host *host);
-// Reports this interface's neighbours and routes from now on (after the next host_dump).
+// Reports this interface's neighbours and routes from now on (after the next host_dump). Watching
+// it again does nothing. 0, -EINVAL or -ENOMEM.
 int host_watch(struct host *host, unsigned int interface);
-// Dumps links, neighbours and routes anew and reports them before it returns. 0 or -errno.
+// Dumps links, neighbours and routes anew and reports them before it returns, between dump_began
+// and dump_ended. 0, or -errno and nothing is reported or void.
 int host_dump(struct host *host, struct host_error *error);
 
 // Sets MAC (TAP only; NULL keeps), MTU, and brings the interface up. Switches IPv6
@@ -100,24 +110,27 @@ int host_interface_configure(struct host *host, const struct host_interface *int
 int host_interface_set_addresses(struct host *host, const struct host_interface *interface,
 	const struct packet_interface_address *addresses, unsigned int count,
 	struct host_error *error);
-// Installs or removes a route on the interface under HOST_ROUTE_PROTOCOL with this metric. `gateway`:
-// next hop on that interface, taken as on the link whatever its prefix; NULL or family 0 for none.
+// Installs or removes a route on the interface under HOST_ROUTE_PROTOCOL with this metric.
+// `gateway`: next hop on that interface, taken as on the link whatever its prefix; NULL or family 0
+// for none. To install one that is there, or remove one that is not, is no error. A foreign route
+// of the same prefix and metric stays, and may go before this one; so the metric should be one that
+// nobody else uses. The interface must be up.
 int host_route_install(struct host *host, unsigned int interface,
 	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
 	struct host_error *error);
-int host_route_remove(struct host *host, unsigned int interface,
-	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
-	struct host_error *error);
+int host_route_remove(struct host *host, unsigned int interface, const struct packet_prefix *prefix,
+	const struct packet_address *gateway, uint32_t metric, struct host_error *error);
 // Removes all routes under HOST_ROUTE_PROTOCOL on watched interfaces (left over from an earlier
 // run).
 int host_route_remove_all(struct host *host, struct host_error *error);
 // Has the kernel resolve the neighbour now, and keep it fresh from then on (NTF_EXT_MANAGED; where
-// the kernel is older than 5.16, NTF_USE: ask again periodically). Does not wait.
+// the kernel is older than 5.16, NTF_USE: ask again periodically). Does not wait. A permanent entry
+// becomes an ordinary one: not for addresses given to host_neighbour_set. 0 or -errno.
 int host_neighbour_resolve(
 	struct host *host, unsigned int interface, const struct packet_address *address);
-// No longer kept fresh.
+// No longer kept fresh. 0 or -errno; 0 also when there is no such entry.
 int host_neighbour_release(
 	struct host *host, unsigned int interface, const struct packet_address *address);
-// A permanent neighbour entry.
+// A permanent neighbour entry, in place of any other. 0 or -errno.
 int host_neighbour_set(struct host *host, unsigned int interface,
 	const struct packet_address *address, const struct rte_ether_addr *mac);

@@ -44,13 +44,16 @@ struct packet_interface_address {
 #define PACKET_ADDRESS_TEXT 48 // "ffff:...:255.255.255.255" and its end
 #define PACKET_PREFIX_TEXT  52
 
-// Text to address. False when the text is neither an IPv4 nor an IPv6 address.
+// Text to address. False when the text is neither an IPv4 nor an IPv6 address. This and the other
+// parsers take the whole text (no space around it) and write nothing when false.
 bool packet_address_parse(const char *text, struct packet_address *address);
 // "address/length". False when malformed. Host bits are kept: packet_prefix_has_host_bits tells.
 bool packet_interface_address_parse(const char *text, struct packet_interface_address *result);
-// As above, but refuses host bits too (false).
+// Whether a bit is set after the prefix length, as in 192.168.192.1/26.
+bool packet_prefix_has_host_bits(const struct packet_interface_address *address);
+// As packet_interface_address_parse, but refuses host bits too (false).
 bool packet_prefix_parse(const char *text, struct packet_prefix *prefix);
-// "aa:bb:cc:dd:ee:ff".
+// "aa:bb:cc:dd:ee:ff", in either case.
 bool packet_mac_parse(const char *text, struct rte_ether_addr *mac);
 // Writes at most PACKET_ADDRESS_TEXT bytes with the end; returns `text`. Family 0 becomes "-".
 char *packet_address_format(const struct packet_address *address, char text[PACKET_ADDRESS_TEXT]);
@@ -62,7 +65,7 @@ bool packet_address_equal(const struct packet_address *a, const struct packet_ad
 bool packet_prefix_equal(const struct packet_prefix *a, const struct packet_prefix *b);
 // 32 or 128.
 uint8_t packet_address_bits(const struct packet_address *address);
-// The prefix of `length` bits around an address: host bits cleared.
+// The prefix of `length` bits (at most the address's) around an address: host bits cleared.
 struct packet_prefix packet_prefix_of(const struct packet_address *address, uint8_t length);
 bool packet_prefix_contains(
 	const struct packet_prefix *prefix, const struct packet_address *address);
@@ -86,13 +89,74 @@ static inline uint16_t packet_checksum_fold(uint32_t sum)
 	return (uint16_t)~sum;
 }
 
+// The unfolded sum of an IPv4 header of 20 to 60 bytes (a multiple of 4) as stored, the checksum
+// included: a right header's folds to 0. Reads 32-bit words, which sum to the same (RFC 1071 2(C)).
+static inline uint32_t packet_ipv4_sum(const uint8_t *header, uint32_t size)
+{
+	uint64_t sum = 0;
+	uint32_t word;
+	for (uint32_t i = 0; i < size; i += sizeof(word)) {
+		memcpy(&word, header + i, sizeof(word));
+		sum += word;
+	}
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (uint32_t)((sum & 0xffff) + (sum >> 16));
+}
+
+// The two halves of packet_ip_check. The first byte's version has been read.
+static inline enum drop_reason packet_ipv4_check(
+	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+{
+	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
+	uint32_t header = (data[0] & 0x0fu) * 4, total = rte_be_to_cpu_16(ip->total_length);
+	uint32_t source = rte_be_to_cpu_32(ip->src_addr);
+	if (header < sizeof(*ip) || total < header || total > size)
+		return DROP_BAD_HEADER;
+	// 224.0.0.0/4; 127.0.0.0/8, at either end; 255.255.255.255 (RFC 1122 section 3.2.1.3).
+	if (source >> 28 == 14 || source >> 24 == 127 || source == UINT32_MAX ||
+		rte_be_to_cpu_32(ip->dst_addr) >> 24 == 127)
+		return DROP_BAD_HEADER;
+	if (verify_checksum && packet_checksum_fold(packet_ipv4_sum(data, header)) != 0)
+		return DROP_BAD_CHECKSUM;
+	*length = total;
+	return DROP_NONE;
+}
+
+static inline enum drop_reason packet_ipv6_check(
+	const uint8_t *data, uint32_t size, uint32_t *length)
+{
+	const struct rte_ipv6_hdr *ip = (const struct rte_ipv6_hdr *)data;
+	if (size < sizeof(*ip))
+		return DROP_BAD_HEADER;
+	uint32_t total = (uint32_t)sizeof(*ip) + rte_be_to_cpu_16(ip->payload_len);
+	if (total > size)
+		return DROP_BAD_HEADER;
+	static const uint8_t loopback[16] = {[15] = 1};
+	if (ip->src_addr[0] == 0xff || memcmp(ip->src_addr, loopback, 16) == 0 ||
+		memcmp(ip->dst_addr, loopback, 16) == 0)
+		return DROP_BAD_HEADER;
+	*length = total;
+	return DROP_NONE;
+}
+
 // Reads the IPv4 or IPv6 header at `data` with `size` bytes behind it and says what is wrong with
 // it: DROP_NONE, DROP_BAD_HEADER or, for IPv4 when `verify_checksum`, DROP_BAD_CHECKSUM.
-// On DROP_NONE, *length is the whole length of the IP packet (header and payload, <= size).
-// Refused are: another version, IHL under 5 or over the length, length 0 or over size, and source
-// addresses that no packet may have (multicast, loopback, broadcast).
-enum drop_reason packet_ip_check(
-	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length);
+// On DROP_NONE, *length is the whole length of the IP packet (header and payload, <= size);
+// otherwise it is not written.
+// Refused are: another version, IHL under 5 or over the length, length 0 or over size, source
+// addresses that no packet may have (multicast, loopback, broadcast), and loopback destinations.
+// Needs no alignment of `data`. Inline, because it runs for each packet.
+static inline enum drop_reason packet_ip_check(
+	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+{
+	if (size < sizeof(struct rte_ipv4_hdr))
+		return DROP_BAD_HEADER;
+	if (data[0] >> 4 == 4)
+		return packet_ipv4_check(data, size, verify_checksum, length);
+	if (data[0] >> 4 == 6)
+		return packet_ipv6_check(data, size, length);
+	return DROP_BAD_HEADER;
+}
 
 // Decrements TTL or hop limit of a checked IP header, with the checksum (RFC 1624).
 // False, and nothing changed, when it is 0 or 1.
@@ -123,7 +187,7 @@ static inline uint8_t packet_ip_traffic_class(const uint8_t *data)
 	return (uint8_t)(data[0] << 4 | data[1] >> 4);
 }
 
-// Sets the ECN field of a checked IP header, with the checksum.
+// Sets the ECN field (0 to 3) of a checked IP header, with the checksum (RFC 1624).
 void packet_ip_set_ecn(uint8_t *data, uint8_t ecn);
 
 // What an IP packet carries, so far as the gateway has to know.
@@ -134,5 +198,26 @@ struct packet_ip_view {
 	bool is_first;    // the upper-layer header is here (offset 0)
 };
 
-// Walks a checked IP header of `length` bytes. False when an extension header runs over the end.
-bool packet_ip_view(const uint8_t *data, uint32_t length, struct packet_ip_view *view);
+// Extension headers that are walked at most, so that a packet made of them costs no more than one
+// of a sane sender (RFC 8883 section 3 lets a node set such limits).
+#define PACKET_IPV6_EXTENSIONS 8
+
+// The IPv6 half of packet_ip_view.
+bool packet_ipv6_view(const uint8_t *data, uint32_t length, struct packet_ip_view *view);
+
+// Walks the headers of a checked IP packet of `length` bytes (as packet_ip_check said). False when
+// an IPv6 extension header runs over the end, or there are over PACKET_IPV6_EXTENSIONS of them. AH
+// counts as an upper layer, and so does "no next header" (59). The view may end at the packet's
+// end: header == length, with nothing of the upper layer there.
+static inline bool packet_ip_view(const uint8_t *data, uint32_t length, struct packet_ip_view *view)
+{
+	if (data[0] >> 4 != 4)
+		return packet_ipv6_view(data, length, view);
+	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
+	uint16_t fragment = rte_be_to_cpu_16(ip->fragment_offset);
+	view->header = (data[0] & 0x0fu) * 4;
+	view->protocol = ip->next_proto_id;
+	view->is_fragment = fragment & (RTE_IPV4_HDR_MF_FLAG | RTE_IPV4_HDR_OFFSET_MASK);
+	view->is_first = (fragment & RTE_IPV4_HDR_OFFSET_MASK) == 0;
+	return true;
+}

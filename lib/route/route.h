@@ -57,17 +57,18 @@ struct route_table *route_table_create(
 void route_table_destroy(struct route_table *table);
 
 // Control thread. A path is identified by prefix, target and origin: adding it again changes its
-// priority and weight. 0, or -ENOSPC (max_routes reached or table full), -ENOMEM, -EINVAL.
-// Nothing has changed on an error.
+// priority and weight. 0, or -ENOSPC (max_routes reached, more than 256 paths of one prefix, or no
+// room for so many long prefixes), -ENOMEM, -EINVAL. Nothing has changed on an error.
 int route_add(struct route_table *table, const struct packet_prefix *prefix,
 	const struct route_path *path);
-// 0 or -ENOENT.
+// 0 or -ENOENT, or -ENOMEM with nothing changed.
 int route_delete(struct route_table *table, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
 // Deletes every path of an origin (before a new dump of the kernel's, say). Returns how many.
 unsigned int route_delete_origin(struct route_table *table, enum route_origin origin);
 // Deletes every path to this target. Returns how many.
 unsigned int route_delete_target(struct route_table *table, const struct route_target *target);
+// Prefixes of both families.
 unsigned int route_count(const struct route_table *table);
 // Changes whenever a lookup may give another result; control derives from it what to resolve anew.
 uint64_t route_generation(const struct route_table *table);

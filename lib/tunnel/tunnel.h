@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -17,11 +18,12 @@
 
 #define TUNNEL_NO_PATH UINT32_MAX
 
-// What a worker needs to send by a tunnel; published as a whole.
+// What a worker needs to send by a tunnel. One per outbound SA; the SA never changes, the adjacency
+// does when the way to the SA's outer destination changes.
 struct tunnel_egress {
 	struct esp_sa_out *sa;
-	uint32_t adjacency; // of the data plane, towards the SA's outer destination; or
-			    // TUNNEL_NO_PATH
+	_Atomic uint32_t adjacency; // of the data plane, towards the SA's outer destination; or
+				    // TUNNEL_NO_PATH. Read it once per packet or burst.
 };
 
 enum sa_direction { SA_INBOUND, SA_OUTBOUND };
@@ -82,6 +84,11 @@ struct sa {
 	struct esp_sa_out *out;
 	struct tunnel_egress *egress; // outbound: what is published when it is the current one
 	void *control;                // control's own
+	// The table's own.
+	LIST_ENTRY(sa) in_bucket;
+	struct tunnel_table *table;
+	uint32_t slot;  // inbound: where the SPI stands in the lookup table
+	uint64_t moved; // outbound: grace period of the last change of the outer header
 };
 
 struct tunnel {
@@ -91,8 +98,8 @@ struct tunnel {
 	uint32_t mtu; // largest inner packet in bytes
 	// Control's.
 	const struct config_tunnel *config;
-	TAILQ_HEAD(, sa) sas; // oldest first
-	struct sa *current;   // outbound SA in use
+	TAILQ_HEAD(sa_list, sa) sas; // oldest first
+	struct sa *current;          // outbound SA in use
 } __rte_cache_aligned;
 
 struct tunnel_table;
@@ -118,7 +125,8 @@ void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);
 
 // Control: a random SPI of at least 256 that no inbound SA has and that was not handed out; it
-// stays reserved until an inbound SA takes it or tunnel_spi_release. 0 when no room is left.
+// stays reserved until an inbound SA takes it or tunnel_spi_release. At most max_sas are reserved
+// at a time. 0 when no room is left.
 uint32_t tunnel_spi_reserve(struct tunnel_table *table);
 void tunnel_spi_release(struct tunnel_table *table, uint32_t spi);
 bool tunnel_spi_is_reserved(const struct tunnel_table *table, uint32_t spi);
@@ -126,11 +134,13 @@ bool tunnel_spi_is_reserved(const struct tunnel_table *table, uint32_t spi);
 // Control. Adds an SA: an inbound one works at once beside the old ones; an outbound one takes over
 // at once. NULL with *error set (and errno EEXIST, EINVAL, ENOSPC, ENOMEM): duplicate SPI (inbound:
 // among inbound; outbound: same SPI and destination), SPI under 256, families that differ, window
-// not a power of two from 32 to 65536, ESN without window, max_sas reached.
+// not a power of two from 32 to 65536, ESN without window, one UDP port only, max_sas reached. The
+// caller wipes the parameters.
 struct sa *sa_add(struct tunnel_table *table, struct tunnel *tunnel,
 	const struct sa_parameters *parameters, struct tunnel_error *error);
 // Outbound: another destination, source or UDP port, without touching key or sequence (a peer has
-// moved). Inbound: the record only.
+// moved). Inbound: the record only. A NULL address leaves the old one; ports 0 and 0 = no UDP. 0,
+// or -EINVAL or -EEXIST with *error set and nothing changed.
 int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_address *source,
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
 	struct tunnel_error *error);
@@ -139,7 +149,7 @@ void sa_stop(struct tunnel_table *table, struct sa *sa);
 // Unlinks the SA at once and frees it, keys wiped, when no worker holds it. If it carried its
 // tunnel's traffic, the newest outbound SA left that is not stopped takes over.
 void sa_delete(struct tunnel_table *table, struct sa *sa);
-// destination is compared for outbound SAs only. NULL when there is none.
+// `destination` is compared for outbound SAs only; NULL takes any. NULL when there is none.
 struct sa *sa_find(const struct tunnel_table *table, enum sa_direction direction, uint32_t spi,
 	const struct packet_address *destination);
 unsigned int sa_count(const struct tunnel_table *table);

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include <netinet/in.h>
+
+#include "config/settings.h"
+
+#define IPV4_MTU_MIN 68   // RFC 791 section 3.2
+#define IPV6_MTU_MIN 1280 // RFC 8200 section 5
+
+#define IPV4_HEADER   20
+#define IPV6_HEADER   40
+#define UDP_HEADER    8
+#define ESP_OVERHEAD  (8 + 8 + 16) // SPI and sequence number, IV, ICV (RFC 4303, RFC 4106)
+#define ESP_TRAILER   2            // pad length and next header
+#define ESP_ALIGNMENT 4
+
+static struct packet_prefix block_of(const struct config_tunnel *tunnel)
+{
+	return packet_prefix_of(
+		&tunnel->interface_address.address, tunnel->interface_address.length);
+}
+
+static uint8_t *last_byte(struct packet_address *address)
+{
+	return &address->bytes[address->family == 4 ? 3 : 15];
+}
+
+// The addresses of a block that hosts have: 2 of the 4 of a /30 or /126, both of a /31 or /127.
+static void block_hosts(
+	const struct packet_interface_address *address, struct packet_address hosts[2])
+{
+	struct packet_prefix block = packet_prefix_of(&address->address, address->length);
+	bool four = address->length == packet_address_bits(&address->address) - 2;
+	hosts[0] = hosts[1] = block.address;
+	*last_byte(&hosts[0]) |= four ? 1 : 0;
+	*last_byte(&hosts[1]) |= four ? 2 : 1;
+}
+
+// Whether the address is a host's in a block of two hosts; then the peer's is the other one.
+static bool interface_block_check(
+	struct reader *reader, const config_setting_t *element, struct config_tunnel *tunnel)
+{
+	const struct packet_interface_address *address = &tunnel->interface_address;
+	unsigned int bits = packet_address_bits(&address->address);
+	char block_text[PACKET_PREFIX_TEXT], first[PACKET_ADDRESS_TEXT],
+		second[PACKET_ADDRESS_TEXT];
+	if (address->length != bits - 1 && address->length != bits - 2) {
+		reader_member_error(reader, element, "interface_address",
+			"is in a /%u; write an address in a /%u or /%u", address->length, bits - 2,
+			bits - 1);
+		return false;
+	}
+	struct packet_address hosts[2];
+	block_hosts(address, hosts);
+	for (unsigned int i = 0; i < 2; i++) {
+		if (packet_address_equal(&hosts[i], &address->address)) {
+			tunnel->peer_address = hosts[1 - i];
+			return true;
+		}
+	}
+	struct packet_prefix block = block_of(tunnel);
+	bool lowest = packet_address_equal(&block.address, &address->address);
+	reader_member_error(reader, element, "interface_address",
+		"is the %s address of %s; write \"%s/%u\" or \"%s/%u\"",
+		lowest ? "network" : "broadcast", packet_prefix_format(&block, block_text),
+		packet_address_format(&hosts[0], first), address->length,
+		packet_address_format(&hosts[1], second), address->length);
+	return false;
+}
+
+static bool in_any(const struct packet_address *address, const char *const *prefixes)
+{
+	for (unsigned int i = 0; prefixes[i] != NULL; i++) {
+		struct packet_prefix prefix;
+		if (packet_prefix_parse(prefixes[i], &prefix) &&
+			packet_prefix_contains(&prefix, address))
+			return true;
+	}
+	return false;
+}
+
+// AWS takes a /30 of 169.254.0.0/16 except those that it reserves, and a /126 of fd00::/8
+// (AWS Site-to-Site VPN, "Tunnel options").
+static void aws_check(struct reader *reader, const config_setting_t *element,
+	const struct packet_interface_address *address)
+{
+	static const char *const blocks[] = {"169.254.0.0/16", "fd00::/8", NULL};
+	static const char *const reserved[] = {"169.254.0.0/30", "169.254.1.0/30", "169.254.2.0/30",
+		"169.254.3.0/30", "169.254.4.0/30", "169.254.5.0/30", "169.254.169.252/30", NULL};
+	bool four = address->address.family == 4;
+	if (!in_any(&address->address, blocks))
+		reader_member_error(reader, element, "interface_address",
+			"is not in %s, and AWS takes no other; write an address of it",
+			four ? blocks[0] : blocks[1]);
+	else if (in_any(&address->address, reserved))
+		reader_member_error(reader, element, "interface_address",
+			"is in a block that AWS reserves; write one of another /30 of %s",
+			blocks[0]);
+	else if (address->length != (four ? 30 : 126))
+		reader_member_error(reader, element, "interface_address",
+			"is in a /%u, and AWS takes a %s only; write that", address->length,
+			four ? "/30" : "/126");
+}
+
+// Cloudflare takes a /31 or /30 of the private blocks and of 169.254.240.0/20 (Cloudflare WAN,
+// "Configure tunnel endpoints").
+static void cloudflare_check(struct reader *reader, const config_setting_t *element,
+	const struct packet_interface_address *address)
+{
+	static const char *const blocks[] = {
+		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.240.0/20", NULL};
+	if (address->address.family == 4 && !in_any(&address->address, blocks))
+		reader_member_error(reader, element, "interface_address",
+			"is not in %s, %s, %s or %s, and Cloudflare takes no other; write an "
+			"address of them",
+			blocks[0], blocks[1], blocks[2], blocks[3]);
+}
+
+static bool overlap(const struct packet_prefix *a, const struct packet_prefix *b)
+{
+	return packet_prefix_contains(a, &b->address) || packet_prefix_contains(b, &a->address);
+}
+
+// No other tunnel, and no port, has addresses of the block.
+static void block_is_new(
+	struct reader *reader, const config_setting_t *element, const struct config_tunnel *tunnel)
+{
+	const struct config *config = reader->config;
+	struct packet_prefix block = block_of(tunnel);
+	char text[PACKET_PREFIX_TEXT];
+	packet_prefix_format(&block, text);
+	for (const struct config_tunnel *other = config->tunnels; other < tunnel; other++) {
+		struct packet_prefix others = block_of(other);
+		if (other->peer_address.family == 0 || !overlap(&block, &others))
+			continue;
+		reader_member_error(reader, element, "interface_address",
+			"tunnel \"%s\" has the block %s too; write an address of another block",
+			other->name, text);
+		return;
+	}
+	for (unsigned int p = 0; p < config->port_count; p++) {
+		const struct config_port *port = &config->ports[p];
+		for (unsigned int i = 0; i < port->address_count; i++) {
+			struct packet_prefix network = packet_prefix_of(
+				&port->addresses[i].address, port->addresses[i].length);
+			if (overlap(&block, &network))
+				reader_member_error(reader, element, "interface_address",
+					"the network of port \"%s\" holds the block %s; write an "
+					"address of another block",
+					port->name, text);
+		}
+	}
+}
+
+static void interface_check(
+	struct reader *reader, const config_setting_t *element, struct config_tunnel *tunnel)
+{
+	const struct packet_interface_address *address = &tunnel->interface_address;
+	if (address->address.family == 0 || !interface_block_check(reader, element, tunnel))
+		return;
+	if (tunnel->far_side == CONFIG_FAR_SIDE_AWS)
+		aws_check(reader, element, address);
+	if (tunnel->far_side == CONFIG_FAR_SIDE_CLOUDFLARE)
+		cloudflare_check(reader, element, address);
+	block_is_new(reader, element, tunnel);
+	if (tunnel->health.target.family == 0)
+		tunnel->health.target = tunnel->peer_address;
+	else if (tunnel->health.target.family != address->address.family)
+		reader_error(reader,
+			config_setting_get_member(
+				config_setting_get_member(element, "health"), "target"),
+			"is of another family than interface_address; write an IPv%u address",
+			address->address.family);
+}
+
+static const struct config_port *port_of(
+	const struct config *config, const struct packet_address *address)
+{
+	for (unsigned int p = 0; p < config->port_count; p++) {
+		const struct config_port *port = &config->ports[p];
+		for (unsigned int i = 0; i < port->address_count; i++) {
+			if (packet_address_equal(&port->addresses[i].address, address))
+				return port;
+		}
+	}
+	return NULL;
+}
+
+static void outside_addresses_write(const struct config *config, char *text, size_t size)
+{
+	size_t used = 0;
+	text[0] = '\0';
+	for (unsigned int p = 0; p < config->port_count; p++) {
+		const struct config_port *port = &config->ports[p];
+		for (unsigned int i = 0; i < port->address_count; i++) {
+			char address[PACKET_ADDRESS_TEXT];
+			if (port->side != CONFIG_SIDE_OUTSIDE || used >= size)
+				continue;
+			used += (size_t)snprintf(text + used, size - used, "%s\"%s\"",
+				used > 0 ? " or " : "",
+				packet_address_format(&port->addresses[i].address, address));
+		}
+	}
+	if (used == 0)
+		snprintf(text, size, "an address that an outside port has in the file");
+}
+
+// The outside port that owns the gateway's endpoint; NULL when there is none.
+static const struct config_port *endpoints_check(
+	struct reader *reader, const config_setting_t *element, const struct config_tunnel *tunnel)
+{
+	const struct packet_address *own = &tunnel->gateway_endpoint;
+	const struct packet_address *far = &tunnel->customer_endpoint;
+	char outside[256];
+	if (own->family != 0 && far->family != 0 && own->family != far->family)
+		reader_member_error(reader, element, "customer_endpoint",
+			"is of another family than gateway_endpoint; write an IPv%u address",
+			own->family);
+	const struct config_port *port = port_of(reader->config, far);
+	if (far->family != 0 && port != NULL)
+		reader_member_error(reader, element, "customer_endpoint",
+			"is this gateway's own address (port \"%s\"); write the far side's",
+			port->name);
+	if (own->family == 0)
+		return NULL;
+	port = port_of(reader->config, own);
+	if (port != NULL && port->side == CONFIG_SIDE_OUTSIDE)
+		return port;
+	outside_addresses_write(reader->config, outside, sizeof(outside));
+	if (port != NULL)
+		reader_member_error(reader, element, "gateway_endpoint",
+			"is an address of the inside port \"%s\"; write %s", port->name, outside);
+	else
+		reader_member_error(reader, element, "gateway_endpoint",
+			"is no outside port's address; write %s", outside);
+	return NULL;
+}
+
+// The largest inner packet that fits the port: inner and trailer fill multiples of 4.
+static uint32_t mtu_compute(const struct config_tunnel *tunnel, const struct config_port *port)
+{
+	uint32_t overhead = ESP_OVERHEAD;
+	overhead += tunnel->gateway_endpoint.family == 4 ? IPV4_HEADER : IPV6_HEADER;
+	overhead += tunnel->udp_encapsulation ? UDP_HEADER : 0;
+	if (port->mtu < overhead + ESP_ALIGNMENT)
+		return 0;
+	return RTE_ALIGN_FLOOR(port->mtu - overhead, ESP_ALIGNMENT) - ESP_TRAILER;
+}
+
+static void mtu_check(struct reader *reader, const config_setting_t *element,
+	struct config_tunnel *tunnel, const struct config_port *port)
+{
+	uint32_t largest = mtu_compute(tunnel, port);
+	bool six = tunnel->interface_address.address.family == 6;
+	uint32_t smallest = six ? IPV6_MTU_MIN : IPV4_MTU_MIN;
+	const char *wrapping = tunnel->udp_encapsulation ? "ESP in UDP" : "ESP";
+	if (largest < smallest)
+		reader_member_error(reader, element, "mtu",
+			"port \"%s\" with MTU %u leaves %u bytes in %s, and IPv%d needs %u; give "
+			"the port a larger MTU",
+			port->name, port->mtu, largest, wrapping, six ? 6 : 4, smallest);
+	else if (tunnel->mtu > largest)
+		reader_member_error(reader, element, "mtu",
+			"port \"%s\" has MTU %u, which leaves %u bytes in %s; write at most %u, or "
+			"leave the setting out",
+			port->name, port->mtu, largest, wrapping, largest);
+	else if (tunnel->mtu != 0 && tunnel->mtu < smallest)
+		reader_member_error(reader, element, "mtu",
+			"is too small for the IPv6 interface_address; write at least %u", smallest);
+	if (tunnel->mtu == 0)
+		tunnel->mtu = largest;
+}
+
+// Ports and tunnels become interfaces of one kernel.
+static void name_check(
+	struct reader *reader, const config_setting_t *element, const struct config_tunnel *tunnel)
+{
+	const struct config *config = reader->config;
+	if (tunnel->name[0] == '\0')
+		return;
+	int port = reader_find_port(reader, tunnel->name);
+	if (port >= 0)
+		reader_member_error(reader, element, "name",
+			"the port of line %d has this name, and both become interfaces of the "
+			"kernel; write another",
+			config->ports[port].line);
+	const struct config_tunnel *first =
+		&config->tunnels[reader_find_tunnel(reader, tunnel->name)];
+	if (first < tunnel)
+		reader_member_error(reader, element, "name",
+			"the tunnel of line %d has this name; write another", first->line);
+}
+
+void tunnels_read(struct reader *reader)
+{
+	struct config *config = reader->config;
+	void *tunnels = NULL;
+	config->tunnel_count =
+		settings_read_list(reader, "tunnels", &settings_tunnels, CONFIG_TUNNELS, &tunnels);
+	config->tunnels = tunnels;
+	for (unsigned int i = 0; i < config->tunnel_count; i++) {
+		struct config_tunnel *tunnel = &config->tunnels[i];
+		const config_setting_t *element = reader_element(reader, "tunnels", i);
+		if (!config_setting_is_group(element))
+			continue;
+		name_check(reader, element, tunnel);
+		interface_check(reader, element, tunnel);
+		const struct config_port *port = endpoints_check(reader, element, tunnel);
+		if (port != NULL)
+			mtu_check(reader, element, tunnel, port);
+	}
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include "control/control.h"
+
+static void part_port_state(void *argument, unsigned int port, struct dataplane_port_state *state)
+{
+	dataplane_port_state(argument, port, state);
+}
+
+static int part_route_add(void *argument, const struct config_route *route,
+	enum route_origin origin, struct dataplane_error *error)
+{
+	return dataplane_route_add(argument, route, origin, error);
+}
+
+static int part_route_delete(void *argument, const struct config_route *route,
+	enum route_origin origin, struct dataplane_error *error)
+{
+	return dataplane_route_delete(argument, route, origin, error);
+}
+
+static bool part_adjacency(
+	void *argument, uint32_t index, unsigned int *port, struct packet_address *next_hop)
+{
+	return dataplane_adjacency(argument, index, port, next_hop);
+}
+
+struct control_parts control_parts_of(struct dataplane *dataplane)
+{
+	return (struct control_parts){
+		.config = dataplane_config(dataplane),
+		.tunnels = dataplane_tunnels(dataplane),
+		.routes = dataplane_routes(dataplane),
+		.telemetry = dataplane_telemetry(dataplane),
+		.reclaim = dataplane_reclaim(dataplane),
+		.argument = dataplane,
+		.port_state = part_port_state,
+		.route_add = part_route_add,
+		.route_delete = part_route_delete,
+		.adjacency = part_adjacency,
+	};
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include "control/internal.h"
+
+const char *const event_names[] = {
+#define X(NAME, name) name,
+	EVENTS(X)
+#undef X
+		NULL,
+};
+
+void event_send(struct control *control, enum event_kind kind, json_t *members)
+{
+	char *text = event_line(kind, members);
+	if (text == NULL) {
+		control_log(control, CONFIG_LOG_WARNING, "no memory for the event %s",
+			event_names[kind]);
+		return;
+	}
+	if (control->server != NULL)
+		server_send_event(control->server, kind, text);
+	control_free(text);
+}
+
+void event_send_sa(
+	struct control *control, enum event_kind kind, const struct sa *sa, const char *limit)
+{
+	json_t *members = json_object();
+	json_put_number(members, "id", sa->id);
+	json_put_text(members, "tunnel", sa->tunnel->config->name);
+	json_put_text(members, "direction", sa->direction == SA_INBOUND ? "in" : "out");
+	json_put_spi(members, "spi", sa->spi);
+	json_put_address(members, "source", &sa->source);
+	json_put_address(members, "destination", &sa->destination);
+	if (limit != NULL)
+		json_put_text(members, "limit", limit);
+	event_send(control, kind, members);
+}
+
+static void send_port_state(struct control *control, unsigned int port)
+{
+	struct dataplane_port_state state = {0};
+	control->parts.port_state(control->parts.argument, port, &state);
+	json_t *members = json_object();
+	json_put_text(members, "port", control->parts.config->ports[port].name);
+	json_put(members, "present", json_boolean(state.present));
+	json_put(members, "link_up", json_boolean(state.link_up));
+	json_put(members, "link_mbps",
+		state.link_mbps == 0 ? json_null() : json_number(state.link_mbps));
+	event_send(control, EVENT_PORT_STATE, members);
+}
+
+void control_dataplane_event(void *argument, const struct dataplane_event *event)
+{
+	struct control *control = argument;
+	json_t *members;
+	switch (event->kind) {
+	case DATAPLANE_UNKNOWN_SPI:
+		members = json_object();
+		json_put_spi(members, "spi", event->spi);
+		json_put_address(members, "source", &event->address);
+		event_send(control, EVENT_SPI_UNKNOWN, members);
+		break;
+	case DATAPLANE_NO_SA:
+		if (event->tunnel >= tunnel_count(control->parts.tunnels))
+			break;
+		members = json_object();
+		json_put_text(members, "tunnel",
+			tunnel_get(control->parts.tunnels, event->tunnel)->config->name);
+		event_send(control, EVENT_TUNNEL_NO_SA, members);
+		break;
+	case DATAPLANE_PORT_STATE:
+		if (event->port < control->parts.config->port_count)
+			send_port_state(control, event->port);
+		break;
+	}
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// tunnel.list, tunnel.show.
+
+#include "control/internal.h"
+
+struct sa_summary {
+	unsigned int in, out, working_in, working_out;
+	uint64_t last_in, last_out; // TSC; 0 = never
+};
+
+static struct sa_summary summarize(const struct tunnel *tunnel)
+{
+	struct sa_summary summary = {0};
+	const struct sa *sa;
+	TAILQ_FOREACH (sa, &tunnel->sas, in_tunnel) {
+		bool inbound = sa->direction == SA_INBOUND;
+		uint64_t *last = inbound ? &summary.last_in : &summary.last_out;
+		uint64_t last_use = sa_counters(sa).last_use;
+		if (last_use > *last)
+			*last = last_use;
+		*(inbound ? &summary.in : &summary.out) += 1;
+		*(inbound ? &summary.working_in : &summary.working_out) += sa_works(sa);
+	}
+	return summary;
+}
+
+static const char *state_name(const struct sa_summary *summary)
+{
+	if (summary->working_in != 0 && summary->working_out != 0)
+		return "up";
+	return summary->working_in != 0 || summary->working_out != 0 ? "half" : "down";
+}
+
+static void put_drops(json_t *object, const uint64_t drops[DROP_COUNT])
+{
+	json_t *reasons = json_object();
+	uint64_t total = 0;
+	for (unsigned int reason = DROP_NONE + 1; reason < DROP_COUNT; reason++) {
+		if (drops[reason] != 0)
+			json_put_number(reasons, drop_reason_name(reason), drops[reason]);
+		total += drops[reason];
+	}
+	json_put(object, "drops", reasons);
+	json_put_number(object, "drop_total", total);
+}
+
+static json_t *tunnel_json(const struct control *control, const struct tunnel *tunnel)
+{
+	static const char *const far_sides[] = {
+		[CONFIG_FAR_SIDE_ANY] = "any",
+		[CONFIG_FAR_SIDE_AWS] = "aws",
+		[CONFIG_FAR_SIDE_CLOUDFLARE] = "cloudflare",
+	};
+	const struct config_tunnel *config = tunnel->config;
+	struct sa_summary summary = summarize(tunnel);
+	struct telemetry_tunnel sum;
+	telemetry_sum_tunnel(control->parts.telemetry, tunnel->index, &sum);
+	// Formatted as a prefix, which keeps the host bits.
+	struct packet_prefix interface = {
+		config->interface_address.address, config->interface_address.length};
+	json_t *object = json_object();
+	json_put_text(object, "name", config->name);
+	json_put_address(object, "gateway_endpoint", &config->gateway_endpoint);
+	json_put_address(object, "customer_endpoint", &config->customer_endpoint);
+	json_put_prefix(object, "interface_address", &interface);
+	json_put_text(object, "far_side", far_sides[config->far_side]);
+	json_put_number(object, "mtu", tunnel->mtu);
+	json_put_text(object, "state", state_name(&summary));
+	json_put_number(object, "sas_in", summary.in);
+	json_put_number(object, "sas_out", summary.out);
+	json_put_number(object, "out_packets", sum.out_packets);
+	json_put_number(object, "out_bytes", sum.out_bytes);
+	json_put_number(object, "in_packets", sum.in_packets);
+	json_put_number(object, "in_bytes", sum.in_bytes);
+	put_drops(object, sum.drops);
+	json_put(object, "last_out_seconds", seconds_since_tsc(summary.last_out));
+	json_put(object, "last_in_seconds", seconds_since_tsc(summary.last_in));
+	return object;
+}
+
+static json_t *method_tunnel_list(struct request *request)
+{
+	struct scope scope = {request, request->params, ""};
+	const struct tunnel_table *table = request->control->parts.tunnels;
+	uint64_t limit, after = 0; // how many were listed before
+	if (!page_limit(request, &limit) ||
+		!scope_number(&scope, "after", OPTIONAL, 0, UINT32_MAX, &after))
+		return NULL;
+	uint64_t end = after + limit;
+	json_t *list = json_array(), *result = json_object();
+	for (uint64_t i = after; i < end && i < tunnel_count(table); i++)
+		json_append(
+			list, tunnel_json(request->control, tunnel_get(table, (unsigned int)i)));
+	json_put(result, "tunnels", list);
+	if (end < tunnel_count(table))
+		json_put_number(result, "next", end);
+	return result;
+}
+
+static json_t *method_tunnel_show(struct request *request)
+{
+	struct scope scope = {request, request->params, ""};
+	struct tunnel *tunnel = NULL;
+	if (!scope_tunnel(&scope, "tunnel", REQUIRED, &tunnel))
+		return NULL;
+	json_t *result = json_object();
+	json_put(result, "tunnel", tunnel_json(request->control, tunnel));
+	return result;
+}
+
+static const char *const list_parameters[] = {"limit", "after", NULL};
+static const char *const show_parameters[] = {"tunnel", NULL};
+
+const struct method methods_tunnel[] = {
+	{"tunnel.list", method_tunnel_list, list_parameters},
+	{"tunnel.show", method_tunnel_show, show_parameters},
+	{NULL, NULL, NULL},
+};

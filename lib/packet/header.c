@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include <netinet/in.h>
+
+#include "packet/packet.h"
+
+void packet_ip_set_ecn(uint8_t *data, uint8_t ecn)
+{
+	if (data[0] >> 4 != 4) {
+		// The ECN field is bits 4 and 5 of the second byte (RFC 8200 section 3).
+		data[1] = (uint8_t)((data[1] & ~(PACKET_IP_ECN_MASK << 4)) | ecn << 4);
+		return;
+	}
+	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)data;
+	uint8_t old = ip->type_of_service;
+	ip->type_of_service = (uint8_t)((old & PACKET_IP_DSCP_MASK) | ecn);
+	// HC' = ~(~HC + ~m + m') (RFC 1624 equation 3), with m the word whose low byte changes.
+	uint32_t sum = (uint16_t)~rte_be_to_cpu_16(ip->hdr_checksum);
+	sum += (uint16_t)~old;
+	sum += ip->type_of_service;
+	ip->hdr_checksum = rte_cpu_to_be_16(packet_checksum_fold(sum));
+}
+
+static bool is_extension(uint8_t protocol)
+{
+	switch (protocol) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_FRAGMENT:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_MH:
+	case 139: // HIP, RFC 7401
+	case 140: // Shim6, RFC 5533
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool packet_ipv6_view(const uint8_t *data, uint32_t length, struct packet_ip_view *view)
+{
+	const uint32_t unit = 8; // extension headers come in multiples of it (RFC 8200 section 4)
+	uint32_t offset = sizeof(struct rte_ipv6_hdr);
+	uint8_t protocol = ((const struct rte_ipv6_hdr *)data)->proto;
+	*view = (struct packet_ip_view){.is_first = true};
+	for (unsigned int i = 0; is_extension(protocol) && view->is_first; i++) {
+		if (i == PACKET_IPV6_EXTENSIONS || offset + unit > length)
+			return false;
+		const uint8_t *extension = data + offset;
+		uint32_t size = unit;
+		if (protocol == IPPROTO_FRAGMENT) {
+			uint16_t fragment = (uint16_t)(extension[2] << 8 | extension[3]);
+			// An "atomic" fragment, alone and whole, is no fragment (RFC 6946).
+			view->is_fragment |= (fragment & 0xfff9) != 0;
+			view->is_first = fragment >> 3 == 0;
+		} else {
+			size += extension[1] * unit;
+		}
+		if (offset + size > length)
+			return false;
+		offset += size;
+		protocol = extension[0];
+	}
+	view->header = offset;
+	view->protocol = protocol;
+	return true;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// The workers' side.
+
+#include <string.h>
+
+#include <rte_branch_prediction.h>
+#include <rte_byteorder.h>
+#include <rte_common.h>
+
+#include "table.h"
+
+// Entries to targets. False when the default route changed since `seen` was read, so that an
+// empty entry and the default may never have been in force together.
+static inline bool resolve(const struct route_table *table, unsigned int family, uint64_t seen,
+	const uint32_t *entries, struct route_target *targets, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		uint32_t group = entries[i] & ROUTE_ENTRY_NUMBER;
+		group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
+		targets[i] = table->groups.groups[group].first;
+	}
+	return atomic_load_explicit(&table->defaults[family], memory_order_acquire) == seen;
+}
+
+void route_lookup4(const struct route_table *table, const uint32_t *addresses,
+	struct route_target *targets, unsigned int count)
+{
+	const struct route_trie *trie = &table->tries[ROUTE_IPV4];
+	uint32_t entries[ROUTE_BURST_MAX];
+	uint64_t seen;
+	do {
+		seen = atomic_load_explicit(&table->defaults[ROUTE_IPV4], memory_order_acquire);
+		for (unsigned int i = 0; i < count; i++) {
+			uint32_t entry = route_entry_read(&trie->root[addresses[i] >> 8]);
+			if (unlikely((entry & ROUTE_ENTRY_NODE) != 0))
+				entry = route_entry_read(
+					&route_trie_node(trie, entry)[addresses[i] & 0xff]);
+			entries[i] = entry;
+		}
+	} while (unlikely(!resolve(table, ROUTE_IPV4, seen, entries, targets, count)));
+}
+
+#define LANES 8
+
+// Eight addresses go down a byte at a time together, so that their cache misses overlap and the
+// differing lengths of their ways cost no mispredicted branch: who is at a leaf reads node 0 and
+// keeps his leaf. `last` stands in for the addresses that a shorter burst lacks.
+static inline void walk6(const struct route_trie *trie, const uint8_t (*addresses)[16],
+	unsigned int last, uint32_t *entries)
+{
+	const uint8_t *address[LANES];
+	uint32_t entry[LANES], any = 0;
+	for (unsigned int i = 0; i < LANES; i++) {
+		rte_be32_t word;
+		address[i] = addresses[RTE_MIN(i, last)];
+		memcpy(&word, address[i], sizeof(word));
+		entry[i] = route_entry_read(&trie->root[rte_be_to_cpu_32(word) >> 8]);
+		any |= entry[i];
+	}
+	for (unsigned int byte = ROUTE_ROOT_BYTES; (any & ROUTE_ENTRY_NODE) != 0; byte++) {
+		any = 0;
+		for (unsigned int i = 0; i < LANES; i++) {
+			uint32_t is_node = -(entry[i] >> 31);
+			const route_entry *node = route_trie_node(trie, entry[i] & is_node);
+			uint32_t next = route_entry_read(&node[address[i][byte]]);
+			entry[i] = (next & is_node) | (entry[i] & ~is_node);
+			any |= entry[i];
+		}
+	}
+	for (unsigned int i = 0; i < LANES; i++)
+		entries[RTE_MIN(i, last)] = entry[i];
+}
+
+void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[16],
+	struct route_target *targets, unsigned int count)
+{
+	const struct route_trie *trie = &table->tries[ROUTE_IPV6];
+	uint32_t entries[ROUTE_BURST_MAX];
+	uint64_t seen;
+	do {
+		seen = atomic_load_explicit(&table->defaults[ROUTE_IPV6], memory_order_acquire);
+		for (unsigned int i = 0; i < count; i += LANES)
+			walk6(trie, addresses + i, count - i - 1, entries + i);
+	} while (unlikely(!resolve(table, ROUTE_IPV6, seen, entries, targets, count)));
+}

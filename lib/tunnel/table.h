@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// What the files of lib/tunnel share.
+
+#pragma once
+
+#include "tunnel/spi_table.h"
+#include "tunnel/tunnel.h"
+
+LIST_HEAD(sa_bucket, sa);
+
+struct tunnel_table {
+	// Read by workers; written at creation only, but for the slots.
+	struct spi_table spis;
+	struct tunnel *tunnels;
+	unsigned int tunnel_count;
+	// Control's.
+	const struct config *config;
+	struct reclaim *reclaim;
+	TAILQ_HEAD(, sa) sas; // in the order they were added
+	unsigned int sa_count;
+	uint64_t next_id;
+	struct sa_bucket *buckets; // SAs by SPI, both directions
+	uint32_t bucket_mask;
+	uint32_t *reserved; // SPIs that are handed out, in no order
+	unsigned int reserved_count;
+	tunnel_resolve resolve;
+	void *resolve_argument;
+};
+
+// Frees an SA that is in no list and that no worker holds; wipes its keys.
+void sa_destroy(struct sa *sa);

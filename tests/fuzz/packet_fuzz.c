@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// Any bytes as an IP packet: what packet_ip_check lets through, the other functions handle within
+// its length, and they keep it right.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "packet/packet.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
+
+static void require(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
+static void change_header(uint8_t *data, uint32_t size)
+{
+	uint32_t length;
+	uint8_t dscp = packet_ip_traffic_class(data) & PACKET_IP_DSCP_MASK;
+	// As it came, the checksum may be wrong: it is right after the changes when it was before.
+	bool right = packet_ip_check(data, size, true, &length) == DROP_NONE;
+	for (uint8_t ecn = 0; ecn <= PACKET_IP_ECN_MASK; ecn++) {
+		packet_ip_set_ecn(data, ecn);
+		require(packet_ip_traffic_class(data) == (dscp | ecn));
+		require((packet_ip_check(data, size, true, &length) == DROP_NONE) == right);
+	}
+	uint8_t *ttl = data + (data[0] >> 4 == 4 ? offsetof(struct rte_ipv4_hdr, time_to_live)
+						 : offsetof(struct rte_ipv6_hdr, hop_limits));
+	uint8_t before = *ttl;
+	bool alive = packet_ip_decrement_ttl(data);
+	require(alive == (before > 1) && *ttl == before - alive);
+	require((packet_ip_check(data, size, true, &length) == DROP_NONE) == right);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
+{
+	if (size > UINT16_MAX)
+		return 0;
+	// A copy of exactly this size, so that the sanitizer sees a read behind the end.
+	uint8_t *data = malloc(size);
+	if (data == NULL)
+		return 0;
+	if (size > 0)
+		memcpy(data, input, size);
+	uint32_t length = 0;
+	if (packet_ip_check(data, (uint32_t)size, false, &length) == DROP_NONE) {
+		require(length >= sizeof(struct rte_ipv4_hdr) && length <= size);
+		// The packet alone, without what follows it.
+		data = realloc(data, length);
+		require(data != NULL);
+		struct packet_ip_view view;
+		if (packet_ip_view(data, length, &view)) {
+			require(view.header >= sizeof(struct rte_ipv4_hdr));
+			require(view.header <= length);
+			require(view.is_first || view.is_fragment);
+		}
+		change_header(data, length);
+	}
+	free(data);
+	return 0;
+}
