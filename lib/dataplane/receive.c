@@ -8,31 +8,33 @@
 
 #include "internal.h"
 
+// What a frame turned out to be.
 enum arrival {
 	ARRIVAL_FORWARD,     // an IP packet to route
 	ARRIVAL_ESP,         // data starts at the SPI now
 	ARRIVAL_HOST,        // the whole frame, to the kernel
 	ARRIVAL_HOST_URGENT, // as above: ARP, ND, IKE
-	ARRIVAL_DROP,        // under frame.reason
+	ARRIVAL_DROP,
 };
 
-// One frame as classified.
+// And what goes with that. Filled in through a pointer: returned by value it would be written in
+// parts and read back whole, which stalls.
 struct frame {
-	enum arrival arrival;
-	enum drop_reason reason;
+	enum drop_reason reason; // ARRIVAL_DROP
 	// ARRIVAL_ESP
 	uint8_t traffic_class;
 	uint16_t outer_size; // from the IP header to the SPI
 };
 
-static struct frame drop(enum drop_reason reason)
+static enum arrival drop(struct frame *frame, enum drop_reason reason)
 {
-	return (struct frame){.arrival = ARRIVAL_DROP, .reason = reason};
+	frame->reason = reason;
+	return ARRIVAL_DROP;
 }
 
-static struct frame host(bool urgent)
+static enum arrival host(bool urgent)
 {
-	return (struct frame){.arrival = urgent ? ARRIVAL_HOST_URGENT : ARRIVAL_HOST};
+	return urgent ? ARRIVAL_HOST_URGENT : ARRIVAL_HOST;
 }
 
 static bool is_own_address4(const struct port *port, const uint8_t *address)
@@ -56,40 +58,38 @@ static bool is_own_address6(const struct port *port, const uint8_t *address)
 }
 
 // Cuts everything before the SPI and after the ICV.
-static struct frame take_esp(
-	struct rte_mbuf *packet, const uint8_t *ip, uint32_t esp_offset, uint32_t esp_size)
+static enum arrival take_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_t esp_offset,
+	uint32_t esp_size, struct frame *frame)
 {
 	if (unlikely(esp_size < ESP_HEADER_SIZE))
-		return drop(DROP_RUNT);
+		return drop(frame, DROP_RUNT);
 	packet->data_off = (uint16_t)(packet->data_off + ETHERNET_SIZE + esp_offset);
 	packet->data_len = (uint16_t)esp_size;
 	packet->pkt_len = esp_size;
-	return (struct frame){
-		.arrival = ARRIVAL_ESP,
-		.traffic_class = packet_ip_traffic_class(ip),
-		.outer_size = (uint16_t)esp_offset,
-	};
+	frame->traffic_class = packet_ip_traffic_class(ip);
+	frame->outer_size = (uint16_t)esp_offset;
+	return ARRIVAL_ESP;
 }
 
 // A UDP packet to our endpoint on port 4500: ESP, IKE or a keepalive (RFC 3948 section 2).
-static struct frame classify_udp_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_t size,
-	const struct packet_ip_view *view)
+static enum arrival classify_udp_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_t size,
+	const struct packet_ip_view *view, struct frame *frame)
 {
 	const struct rte_udp_hdr *udp = (const struct rte_udp_hdr *)(ip + view->header);
 	uint32_t room = size - view->header;
 	uint32_t length = rte_be_to_cpu_16(udp->dgram_len);
 	if (length < sizeof(*udp) || (length > room && !view->is_fragment))
-		return drop(DROP_BAD_FRAME);
+		return drop(frame, DROP_BAD_FRAME);
 	const uint8_t *payload = (const uint8_t *)(udp + 1);
 	uint32_t payload_size = RTE_MIN(length, room) - (uint32_t)sizeof(*udp);
 	if (payload_size == 1 && payload[0] == 0xff)
-		return drop(DROP_KEEPALIVE);
+		return drop(frame, DROP_KEEPALIVE);
 	static const uint8_t non_esp_marker[4];
 	if (payload_size >= 4 && memcmp(payload, non_esp_marker, 4) == 0)
 		return host(true);
 	if (view->is_fragment)
-		return drop(DROP_ESP_FRAGMENT);
-	return take_esp(packet, ip, view->header + (uint32_t)sizeof(*udp), payload_size);
+		return drop(frame, DROP_ESP_FRAGMENT);
+	return take_esp(packet, ip, view->header + (uint32_t)sizeof(*udp), payload_size, frame);
 }
 
 static bool is_icmp6_nd(const uint8_t *upper, uint32_t size)
@@ -98,57 +98,57 @@ static bool is_icmp6_nd(const uint8_t *upper, uint32_t size)
 }
 
 // A checked IP packet that is for the gateway itself.
-static struct frame classify_own(
-	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+static enum arrival classify_own(const struct port *port, struct rte_mbuf *packet,
+	const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	struct packet_ip_view view;
 	if (!packet_ip_view(ip, size, &view))
-		return drop(DROP_BAD_HEADER);
+		return drop(frame, DROP_BAD_HEADER);
 	if (view.protocol == IPPROTO_ESP && port->is_outside) {
 		if (view.is_fragment)
-			return drop(DROP_ESP_FRAGMENT);
-		return take_esp(packet, ip, view.header, size - view.header);
+			return drop(frame, DROP_ESP_FRAGMENT);
+		return take_esp(packet, ip, view.header, size - view.header, frame);
 	}
 	uint32_t upper = size - view.header;
 	if (view.protocol == IPPROTO_UDP && view.is_first && upper >= sizeof(struct rte_udp_hdr)) {
 		const struct rte_udp_hdr *udp = (const struct rte_udp_hdr *)(ip + view.header);
 		uint16_t destination = rte_be_to_cpu_16(udp->dst_port);
 		if (destination == PACKET_UDP_ESP && port->is_outside)
-			return classify_udp_esp(packet, ip, size, &view);
+			return classify_udp_esp(packet, ip, size, &view, frame);
 		return host(destination == PACKET_UDP_IKE);
 	}
 	return host(view.protocol == IPPROTO_ICMPV6 && view.is_first &&
 		    is_icmp6_nd(ip + view.header, upper));
 }
 
-static struct frame classify_ipv4(
-	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+static enum arrival classify_ipv4(const struct port *port, struct rte_mbuf *packet,
+	const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	const uint8_t *destination = ip + offsetof(struct rte_ipv4_hdr, dst_addr);
 	if (is_own_address4(port, destination))
-		return classify_own(port, packet, ip, size);
+		return classify_own(port, packet, ip, size, frame);
 	if (destination[0] >= 224) // multicast, broadcast
 		return host(false);
-	return (struct frame){.arrival = ARRIVAL_FORWARD};
+	return ARRIVAL_FORWARD;
 }
 
-static struct frame classify_ipv6(
-	const struct port *port, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
+static enum arrival classify_ipv6(const struct port *port, struct rte_mbuf *packet,
+	const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	const uint8_t *destination = ip + offsetof(struct rte_ipv6_hdr, dst_addr);
 	if (is_own_address6(port, destination))
-		return classify_own(port, packet, ip, size);
+		return classify_own(port, packet, ip, size, frame);
 	if (destination[0] == 0xff) {
 		struct packet_ip_view view;
 		return host(packet_ip_view(ip, size, &view) && view.protocol == IPPROTO_ICMPV6 &&
 			    is_icmp6_nd(ip + view.header, size - view.header));
 	}
-	return (struct frame){.arrival = ARRIVAL_FORWARD};
+	return ARRIVAL_FORWARD;
 }
 
 // A frame to a group address whose IP packet is for one host is not routed (RFC 1122 3.3.6).
-static struct frame classify_ip(
-	const struct port *port, struct rte_mbuf *packet, bool is_group, bool is_ipv4)
+static enum arrival classify_ip(const struct port *port, struct rte_mbuf *packet, bool is_group,
+	bool is_ipv4, struct frame *frame)
 {
 	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
 	uint64_t checksum = packet->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
@@ -156,39 +156,39 @@ static struct frame classify_ip(
 	enum drop_reason reason = packet_ip_check(ip, packet->data_len - ETHERNET_SIZE,
 		checksum != RTE_MBUF_F_RX_IP_CKSUM_GOOD, &size);
 	if (unlikely(reason != DROP_NONE))
-		return drop(reason);
+		return drop(frame, reason);
 	if (unlikely((ip[0] >> 4 == 4) != is_ipv4))
-		return drop(DROP_BAD_HEADER);
+		return drop(frame, DROP_BAD_HEADER);
 	packet->data_len = (uint16_t)(size + ETHERNET_SIZE); // without link-layer padding
 	packet->pkt_len = packet->data_len;
-	struct frame frame = is_ipv4 ? classify_ipv4(port, packet, ip, size)
-				     : classify_ipv6(port, packet, ip, size);
-	if (unlikely(is_group && frame.arrival == ARRIVAL_FORWARD))
-		return drop(DROP_OTHER_MAC);
-	return frame;
+	enum arrival arrival = is_ipv4 ? classify_ipv4(port, packet, ip, size, frame)
+				       : classify_ipv6(port, packet, ip, size, frame);
+	if (unlikely(is_group && arrival == ARRIVAL_FORWARD))
+		return drop(frame, DROP_OTHER_MAC);
+	return arrival;
 }
 
-static struct frame classify(const struct port *port, struct rte_mbuf *packet)
+static enum arrival classify(const struct port *port, struct rte_mbuf *packet, struct frame *frame)
 {
 	if (unlikely(packet->nb_segs != 1))
-		return drop(DROP_NOT_LINEAR);
+		return drop(frame, DROP_NOT_LINEAR);
 	if (unlikely(packet->data_len < ETHERNET_SIZE))
-		return drop(DROP_BAD_FRAME);
+		return drop(frame, DROP_BAD_FRAME);
 	const struct rte_ether_hdr *ethernet =
 		rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
 	bool is_group = rte_is_multicast_ether_addr(&ethernet->dst_addr);
 	if (unlikely(!is_group && !rte_is_same_ether_addr(&ethernet->dst_addr, &port->mac)))
-		return drop(DROP_OTHER_MAC);
+		return drop(frame, DROP_OTHER_MAC);
 	if (likely(ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_IPV4)))
-		return classify_ip(port, packet, is_group, true);
+		return classify_ip(port, packet, is_group, true, frame);
 	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_IPV6))
-		return classify_ip(port, packet, is_group, false);
+		return classify_ip(port, packet, is_group, false, frame);
 	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_ARP))
 		return host(true);
 	if (ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_VLAN) ||
 		ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_QINQ))
-		return drop(DROP_VLAN);
-	return drop(DROP_ETHERTYPE);
+		return drop(frame, DROP_VLAN);
+	return drop(frame, DROP_ETHERTYPE);
 }
 
 // Cleartext that nobody asked for from outside: said to be unroutable where it is.
@@ -218,8 +218,9 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	for (unsigned int i = 0; i < count; i++) {
 		struct rte_mbuf *packet = packets[i];
 		bytes += packet->pkt_len;
-		struct frame frame = classify(port, packet);
-		switch (frame.arrival) {
+		struct frame frame;
+		enum arrival arrival = classify(port, packet, &frame);
+		switch (arrival) {
 		case ARRIVAL_FORWARD:
 			if (unlikely(port->is_outside)) {
 				refuse_from_outside(worker, packet);
@@ -237,7 +238,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 			break;
 		case ARRIVAL_HOST:
 		case ARRIVAL_HOST_URGENT:
-			punt_frame(worker, packet, port, frame.arrival == ARRIVAL_HOST_URGENT);
+			punt_frame(worker, packet, port, arrival == ARRIVAL_HOST_URGENT);
 			break;
 		case ARRIVAL_DROP:
 			worker_drop(worker, packet, frame.reason);
