@@ -13,7 +13,7 @@
 #define RUNT_SIZE (ESP_HEADER_SIZE + ESP_IV_SIZE + 2 + ESP_ICV_SIZE)
 
 // Checks packet i before the cipher and makes its job.
-static enum drop_reason prepare(struct esp_context *context, unsigned int job_index,
+static inline enum drop_reason prepare(struct esp_context *context, unsigned int job_index,
 	const struct rte_mbuf *packet, const struct esp_sa_in *sa, uint64_t *sequence)
 {
 	if (unlikely(packet->nb_segs != 1))
@@ -40,15 +40,12 @@ static enum drop_reason prepare(struct esp_context *context, unsigned int job_in
 	__m128i aad = _mm_set_epi64x(low, (int64_t)(second << 32 | spi));
 	_mm_store_si128((__m128i *)context->aads[job_index], aad);
 	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
-	context->jobs[job_index] = (struct gcm_job){
-		.key = &sa->key,
-		.nonce = context->nonces[job_index],
-		.aad = context->aads[job_index],
-		.aad_length = esn ? 12 : 8,
-		.data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE,
-		.length = length,
-		.tag = context->tags[job_index],
-	};
+	struct gcm_job *job = &context->jobs[job_index];
+	job->key = &sa->key;
+	job->aad_length = esn ? 12 : 8;
+	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
+	job->length = length;
+	job->tag = context->tags[job_index];
 	return DROP_NONE;
 }
 
@@ -136,6 +133,27 @@ static enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_tra
 	return reason;
 }
 
+// Adds to each SA's counters, once per run of neighbours that share it.
+static void count_packets(const struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_in *const *sas, const uint8_t *drops, unsigned int count)
+{
+	uint64_t now = rte_rdtsc();
+	for (unsigned int i = 0; i < count;) {
+		struct esp_sa_in *sa = sas[i];
+		uint64_t good = 0, bytes = 0;
+		for (; i < count && sas[i] == sa; i++) {
+			good += drops[i] == DROP_NONE;
+			bytes += drops[i] == DROP_NONE ? packets[i]->data_len : 0;
+		}
+		if (good == 0)
+			continue;
+		struct esp_counters *counters = &sa->counters[context->worker];
+		counters->packets += good;
+		counters->bytes += bytes;
+		counters->last_use = now;
+	}
+}
+
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count)
@@ -153,19 +171,12 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 			drops[context->job_packets[job]] = DROP_ICV;
 	commit_windows(context, sas, drops, count);
 
-	uint64_t now = rte_rdtsc();
 	unsigned int refused = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		if (likely(drops[i] == DROP_NONE))
 			drops[i] = (uint8_t)extract_inner(packets[i], traffic_classes[i]);
-		if (unlikely(drops[i] != DROP_NONE)) {
-			refused++;
-			continue;
-		}
-		struct esp_counters *counters = &sas[i]->counters[context->worker];
-		counters->packets++;
-		counters->bytes += packets[i]->data_len;
-		counters->last_use = now;
+		refused += drops[i] != DROP_NONE;
 	}
+	count_packets(context, packets, sas, drops, count);
 	return refused;
 }

@@ -12,8 +12,6 @@
 
 #include "sa.h"
 
-#define IPV4_DF 0x0040 // the flags word 0x4000 as it lies in little-endian memory
-
 static enum drop_reason check_room(const struct rte_mbuf *packet)
 {
 	if (unlikely(packet->nb_segs != 1))
@@ -40,7 +38,7 @@ static unsigned int reserve_sequence(struct esp_sa_out *sa, unsigned int count, 
 
 // Writes padding 1,2,3, pad length and next header behind the inner packet with one store; what it
 // writes beyond them the ICV overwrites. Bytes written that count.
-static uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
+static inline uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
 {
 	static const uint64_t trailers[4] = {0, 0x0101, 0x020201, 0x03030201}; // by pad length
 	uint32_t padding = -(inner + 2) & 3;
@@ -50,30 +48,27 @@ static uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
 	return padding + 2;
 }
 
-static void fill_outer_ipv4(uint8_t *header, const struct esp_outer *outer, const uint8_t *inner,
-	uint64_t sequence, uint32_t size)
+// Fills in what the template leaves open, in stores as wide as its neighbours allow.
+static inline void fill_outer_ipv4(uint8_t *header, const struct esp_outer *outer,
+	const uint8_t *inner, uint64_t sequence, uint32_t size)
 {
-	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)header;
-	bool is_ipv4 = inner[0] >> 4 == 4;
-	uint16_t fragment = IPV4_DF;
-	if (outer->df == ESP_DF_CLEAR)
-		fragment = 0;
-	else if (outer->df == ESP_DF_COPY && is_ipv4)
-		fragment = ((const struct rte_ipv4_hdr *)inner)->fragment_offset & IPV4_DF;
+	uint32_t fragment = outer->fragment;
+	if (unlikely(outer->copy_df) && inner[0] >> 4 == 4)
+		fragment = ((const struct rte_ipv4_hdr *)inner)->fragment_offset & ESP_IPV4_DF;
 	// Without DF routers may fragment: an identification is needed (RFC 6864).
-	uint16_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
-	uint8_t traffic_class = packet_ip_traffic_class(inner);
-	uint16_t length = rte_cpu_to_be_16((uint16_t)size);
-	ip->type_of_service = traffic_class;
-	ip->total_length = length;
-	ip->packet_id = identification;
-	ip->fragment_offset = fragment;
-	ip->hdr_checksum = packet_checksum_fold((uint32_t)outer->partial_checksum +
-						(uint32_t)(traffic_class << 8) + length +
-						identification + fragment);
+	uint32_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
+	uint32_t version_class = RTE_IPV4_VHL_DEF | (uint32_t)packet_ip_traffic_class(inner) << 8;
+	uint32_t length = rte_bswap16((uint16_t)size);
+	uint32_t sum = outer->partial_checksum + version_class - RTE_IPV4_VHL_DEF + length +
+		       identification + fragment;
+	uint32_t first = version_class | length << 16, second = identification | fragment << 16;
+	uint16_t checksum = packet_checksum_fold(sum);
+	memcpy(header, &first, sizeof(first));
+	memcpy(header + 4, &second, sizeof(second));
+	memcpy(header + offsetof(struct rte_ipv4_hdr, hdr_checksum), &checksum, sizeof(checksum));
 }
 
-static void fill_outer_ipv6(uint8_t *header, const uint8_t *inner, uint32_t size)
+static inline void fill_outer_ipv6(uint8_t *header, const uint8_t *inner, uint32_t size)
 {
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)header;
 	uint32_t traffic_class = packet_ip_traffic_class(inner);
@@ -82,7 +77,7 @@ static void fill_outer_ipv6(uint8_t *header, const uint8_t *inner, uint32_t size
 }
 
 // Reads what it needs of the inner header first: the outer header of a packet never overlaps it.
-static void write_outer(uint8_t *esp, const struct esp_outer *outer, const uint8_t *inner,
+static inline void write_outer(uint8_t *esp, const struct esp_outer *outer, const uint8_t *inner,
 	uint64_t sequence, uint32_t size)
 {
 	rte_mov16(esp - 48, outer->bytes);
@@ -103,7 +98,7 @@ static void write_outer(uint8_t *esp, const struct esp_outer *outer, const uint8
 
 // SPI, sequence number and IV are one 16-byte store, and so are nonce and AAD: the cipher reads
 // them soon, and wide.
-static void write_esp_header(
+static inline void write_esp_header(
 	const struct esp_sa_out *sa, uint64_t sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
 {
 	uint64_t iv = rte_cpu_to_be_64(sequence);
@@ -120,8 +115,9 @@ static void write_esp_header(
 }
 
 // Builds everything but the ciphertext, and the job that makes that.
-static void prepare(struct esp_context *context, unsigned int job_index, struct rte_mbuf *packet,
-	const struct esp_sa_out *sa, const struct esp_outer *outer, uint64_t sequence)
+static inline void prepare(struct esp_context *context, unsigned int job_index,
+	struct rte_mbuf *packet, const struct esp_sa_out *sa, const struct esp_outer *outer,
+	uint64_t sequence)
 {
 	uint8_t *inner = rte_pktmbuf_mtod(packet, uint8_t *);
 	uint32_t inner_size = packet->data_len;
@@ -132,15 +128,12 @@ static void prepare(struct esp_context *context, unsigned int job_index, struct 
 
 	write_outer(esp, outer, inner, sequence, size);
 	write_esp_header(sa, sequence, esp, context->nonces[job_index], context->aads[job_index]);
-	context->jobs[job_index] = (struct gcm_job){
-		.key = &sa->key,
-		.nonce = context->nonces[job_index],
-		.aad = context->aads[job_index],
-		.aad_length = sa->esn ? 12 : 8,
-		.data = inner,
-		.length = inner_size + trailer,
-		.tag = inner + inner_size + trailer,
-	};
+	struct gcm_job *job = &context->jobs[job_index];
+	job->key = &sa->key;
+	job->aad_length = sa->esn ? 12 : 8;
+	job->data = inner;
+	job->length = inner_size + trailer;
+	job->tag = inner + inner_size + trailer;
 	packet->data_off = (uint16_t)(packet->data_off - before);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;
@@ -150,16 +143,14 @@ static void prepare(struct esp_context *context, unsigned int job_index, struct 
 static void finish_udp6(struct rte_mbuf *packet)
 {
 	struct rte_ipv6_hdr *ip = rte_pktmbuf_mtod(packet, struct rte_ipv6_hdr *);
-	if (likely(*(const uint8_t *)ip >> 4 != 6 || ip->proto != IPPROTO_UDP))
-		return;
 	struct rte_udp_hdr *udp = (struct rte_udp_hdr *)(ip + 1);
-	udp->dgram_cksum = 0;
 	udp->dgram_cksum = rte_ipv6_udptcp_cksum(ip, udp);
 }
 
-// The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs.
+// The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs; adds the
+// packets that finish_udp6 is for to *udp6.
 static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
-	struct esp_sa_out *sa, uint64_t run, uint8_t *drops, unsigned int jobs)
+	struct esp_sa_out *sa, uint64_t run, uint8_t *drops, unsigned int jobs, uint64_t *udp6)
 {
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	const struct esp_outer *outer = &sa->outer[index];
@@ -167,14 +158,16 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 	unsigned int granted =
 		reserve_sequence(sa, (unsigned int)__builtin_popcountll(run), &sequence);
 	unsigned int used = 0;
+	if (unlikely(outer->udp && outer->family == 6))
+		*udp6 |= run;
 	for (; run != 0; run &= run - 1) {
 		unsigned int i = (unsigned int)__builtin_ctzll(run);
 		if (unlikely(used == granted)) {
 			drops[i] = DROP_SEQUENCE_EXHAUSTED;
+			*udp6 &= ~(UINT64_C(1) << i);
 			continue;
 		}
 		bytes += packets[i]->data_len;
-		context->job_packets[jobs] = (uint8_t)i;
 		prepare(context, jobs++, packets[i], sa, outer, sequence + used++);
 	}
 	if (likely(used != 0)) {
@@ -189,7 +182,7 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
-	uint64_t pending = 0;
+	uint64_t pending = 0, udp6 = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		drops[i] = (uint8_t)check_room(packets[i]);
 		pending |= (uint64_t)(drops[i] == DROP_NONE) << i;
@@ -204,10 +197,10 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 			run |= (uint64_t)(sas[i] == sas[first]) << i;
 		run &= pending;
 		pending &= ~run;
-		jobs = prepare_run(context, packets, sas[first], run, drops, jobs);
+		jobs = prepare_run(context, packets, sas[first], run, drops, jobs, &udp6);
 	}
 	gcm_encrypt_burst(context->manager, context->jobs, jobs);
-	for (unsigned int job = 0; job < jobs; job++)
-		finish_udp6(packets[context->job_packets[job]]);
+	for (; udp6 != 0; udp6 &= udp6 - 1)
+		finish_udp6(packets[__builtin_ctzll(udp6)]);
 	return count - jobs;
 }

@@ -43,6 +43,10 @@ struct esp_context *esp_context_create(unsigned int worker)
 	if (context == NULL)
 		return NULL;
 	context->worker = worker;
+	for (unsigned int i = 0; i < ESP_BURST_MAX; i++) {
+		context->jobs[i].nonce = context->nonces[i];
+		context->jobs[i].aad = context->aads[i];
+	}
 	context->manager = new_manager();
 	if (context->manager == NULL) {
 		rte_free(context);
@@ -106,7 +110,11 @@ static struct esp_outer build_outer(const struct packet_address *source,
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
 	uint8_t df, uint8_t ttl)
 {
-	struct esp_outer outer = {.family = source->family, .df = df};
+	struct esp_outer outer = {
+		.family = source->family,
+		.copy_df = df == ESP_DF_COPY,
+		.fragment = df == ESP_DF_CLEAR ? 0 : ESP_IPV4_DF,
+	};
 	build_udp(&outer, udp_source, udp_destination);
 	if (source->family == 4)
 		build_ipv4(&outer, source, destination, ttl);

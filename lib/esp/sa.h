@@ -9,13 +9,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <rte_byteorder.h>
 #include <rte_common.h>
+#include <rte_ip.h>
 
 #include "esp/esp.h"
 #include "gcm.h"
 #include "replay.h"
 
 #define ESP_OUTER_SIZE 48 // IPv6 and UDP, the longest outer header
+#define ESP_IPV4_DF    RTE_BE16(RTE_IPV4_HDR_DF_FLAG)
 
 // The outer header, prebuilt; fields that differ between packets are zero.
 struct esp_outer {
@@ -24,7 +27,8 @@ struct esp_outer {
 	uint16_t partial_checksum;     // IPv4: sum of the header's words, as they lie in memory
 	uint8_t family;                // 4 or 6
 	bool udp;
-	uint8_t df; // enum esp_df
+	bool copy_df;      // IPv4: the inner header's DF, instead of this:
+	uint16_t fragment; // IPv4: flags and fragment offset, as they lie in memory
 } __rte_cache_aligned;
 
 struct esp_sa_out {
@@ -56,9 +60,10 @@ struct esp_sa_in {
 struct esp_context {
 	IMB_MGR *manager;
 	unsigned int worker;
+	// nonce and aad of each job point to its own nonces and aads, for good.
 	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;
 	uint8_t nonces[ESP_BURST_MAX][16] __rte_cache_aligned;
-	uint8_t aads[ESP_BURST_MAX][16];
+	uint8_t aads[ESP_BURST_MAX][16] __rte_cache_aligned;
 	uint8_t tags[ESP_BURST_MAX][16];
 	uint64_t sequences[ESP_BURST_MAX];
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
