@@ -44,6 +44,37 @@ static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets, u
 	return known;
 }
 
+// Drops what decapsulation refused and closes the gaps; returns how many are left.
+static unsigned int drop_refused(struct worker *worker, struct rte_mbuf **packets,
+	uint32_t *tunnels, const uint8_t *drops, unsigned int count)
+{
+	unsigned int good = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (drops[i] != DROP_NONE) {
+			worker_drop_of_tunnel(worker, packets[i], drops[i], tunnels[i]);
+			continue;
+		}
+		tunnels[good] = tunnels[i];
+		packets[good++] = packets[i];
+	}
+	return good;
+}
+
+// Once per run of neighbours that share a tunnel.
+static void count_packets(struct worker *worker, struct rte_mbuf *const *packets,
+	const uint32_t *tunnels, unsigned int count)
+{
+	for (unsigned int i = 0; i < count;) {
+		uint32_t tunnel = tunnels[i];
+		unsigned int begin = i;
+		uint64_t bytes = 0;
+		for (; i < count && tunnels[i] == tunnel; i++)
+			bytes += packets[i]->pkt_len;
+		worker->slot->tunnels[tunnel].in_packets += i - begin;
+		worker->slot->tunnels[tunnel].in_bytes += bytes;
+	}
+}
+
 void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
 	const uint16_t *outer_sizes, unsigned int count)
 {
@@ -54,19 +85,10 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t
 	count = find_sas(worker, packets, classes, outer_sizes, sas, tunnels, count);
 	if (count == 0)
 		return;
-	esp_decapsulate(worker->esp, packets, sas, classes, drops, count);
-	unsigned int good = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		struct telemetry_tunnel *counters = &worker->slot->tunnels[tunnels[i]];
-		if (unlikely(drops[i] != DROP_NONE)) {
-			worker_drop_of_tunnel(worker, packets[i], drops[i], tunnels[i]);
-			continue;
-		}
-		counters->in_packets++;
-		counters->in_bytes += packets[i]->pkt_len;
-		tunnels[good] = tunnels[i];
-		packets[good++] = packets[i];
-	}
-	if (good != 0)
-		forward_decapsulated(worker, packets, tunnels, good);
+	if (unlikely(esp_decapsulate(worker->esp, packets, sas, classes, drops, count) != 0))
+		count = drop_refused(worker, packets, tunnels, drops, count);
+	if (count == 0)
+		return;
+	count_packets(worker, packets, tunnels, count);
+	forward_decapsulated(worker, packets, tunnels, count);
 }

@@ -49,67 +49,86 @@ static struct packet_address destination_of(const struct rte_mbuf *packet)
 	return packet_address_v6(((const struct rte_ipv6_hdr *)ip)->dst_addr);
 }
 
-// Out of a port in clear: an inside one only.
-static void forward_to_port(struct worker *worker, struct rte_mbuf *packet,
-	const struct route_target *target, uint32_t tunnel)
-{
-	const struct dataplane *dataplane = worker->dataplane;
-	bool connected = target->kind == ROUTE_CONNECTED;
-	unsigned int port = target->index;
-	if (!connected)
-		port = adjacency_link_port(atomic_load_explicit(
-			&dataplane->adjacencies[target->index].link, memory_order_relaxed));
-	if (unlikely(dataplane->ports[port].is_outside)) {
-		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, tunnel);
-		return;
-	}
-	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
-		worker_drop_of_tunnel(worker, packet, DROP_TTL_EXPIRED, tunnel);
-		return;
-	}
-	if (unlikely(connected)) {
-		struct packet_address address = destination_of(packet);
-		worker_event(worker, WORKER_EVENT_CONNECTED, port, &address);
-		worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, tunnel);
-		return;
-	}
-	transmit_ip(worker, packet, target->index, tunnel);
-}
-
-// Packets that go by a tunnel, gathered to be encapsulated as one burst.
+// Packets gathered to go on as one burst: in `tunnels` into tunnel to[i], in `ports` to adjacency
+// to[i]. arrived[i] is the tunnel a packet came by, or NO_TUNNEL.
 struct gathered {
 	unsigned int count;
 	struct rte_mbuf *packets[BURST_MAX];
-	uint32_t tunnels[BURST_MAX];
+	uint32_t to[BURST_MAX];
+	uint32_t arrived[BURST_MAX];
 };
 
-static void gather(
-	struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet, uint32_t tunnel)
+struct forwarding {
+	struct gathered tunnels, ports;
+};
+
+static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
+	uint32_t to, uint32_t arrived)
 {
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
-		worker_drop_of_tunnel(worker, packet, DROP_TTL_EXPIRED, tunnel);
+		worker_drop_of_tunnel(worker, packet, DROP_TTL_EXPIRED, arrived);
 		return;
 	}
-	gathered->tunnels[gathered->count] = tunnel;
+	gathered->to[gathered->count] = to;
+	gathered->arrived[gathered->count] = arrived;
 	gathered->packets[gathered->count++] = packet;
+}
+
+// Out of a port in clear: an inside one only.
+static inline void forward_to_port(struct worker *worker, struct gathered *gathered,
+	struct rte_mbuf *packet, uint32_t adjacency, uint32_t arrived)
+{
+	const struct dataplane *dataplane = worker->dataplane;
+	uint64_t link =
+		atomic_load_explicit(&dataplane->adjacencies[adjacency].link, memory_order_relaxed);
+	if (unlikely(dataplane->ports[adjacency_link_port(link)].is_outside))
+		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, arrived);
+	else
+		gather(worker, gathered, packet, adjacency, arrived);
+}
+
+// The destination is on the port's own network, and its MAC is not known.
+static void refuse_unresolved(
+	struct worker *worker, struct rte_mbuf *packet, unsigned int port, uint32_t arrived)
+{
+	struct packet_address address = destination_of(packet);
+	if (worker->dataplane->ports[port].is_outside) {
+		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, arrived);
+		return;
+	}
+	worker_event(worker, WORKER_EVENT_CONNECTED, port, &address);
+	worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, arrived);
+}
+
+static void send_gathered(struct worker *worker, struct forwarding *forwarding)
+{
+	struct gathered *tunnels = &forwarding->tunnels, *ports = &forwarding->ports;
+	if (tunnels->count != 0)
+		encapsulate_burst(worker, tunnels->packets, tunnels->to, tunnels->count);
+	if (ports->count != 0)
+		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
 }
 
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count)
 {
 	struct route_target targets[BURST_MAX];
-	struct gathered gathered;
-	gathered.count = 0;
+	struct forwarding forwarding;
+	forwarding.tunnels.count = forwarding.ports.count = 0;
 
 	look_up(worker->dataplane->routes, packets, BY_DESTINATION, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		switch (targets[i].kind) {
 		case ROUTE_TUNNEL:
-			gather(worker, &gathered, packets[i], targets[i].index);
+			gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
+				NO_TUNNEL);
 			break;
 		case ROUTE_ADJACENCY:
+			forward_to_port(
+				worker, &forwarding.ports, packets[i], targets[i].index, NO_TUNNEL);
+			break;
 		case ROUTE_CONNECTED:
-			forward_to_port(worker, packets[i], &targets[i], NO_TUNNEL);
+			refuse_unresolved(worker, packets[i], targets[i].index, NO_TUNNEL);
 			break;
 		case ROUTE_LOCAL_PORT: // another port's address, or a tunnel's
 		case ROUTE_LOCAL_TUNNEL:
@@ -121,8 +140,7 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 			worker_drop(worker, packets[i], DROP_NO_ROUTE);
 		}
 	}
-	if (gathered.count != 0)
-		encapsulate_burst(worker, gathered.packets, gathered.tunnels, gathered.count);
+	send_gathered(worker, &forwarding);
 }
 
 // Link-local groups (OSPF and the like over the tunnel) are the host's business.
@@ -139,8 +157,8 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 	unsigned int count)
 {
 	struct route_target sources[BURST_MAX], targets[BURST_MAX];
-	struct gathered gathered;
-	gathered.count = 0;
+	struct forwarding forwarding;
+	forwarding.tunnels.count = forwarding.ports.count = 0;
 
 	look_up(worker->dataplane->routes, packets, BY_SOURCE, sources, count);
 	look_up(worker->dataplane->routes, packets, BY_DESTINATION, targets, count);
@@ -152,11 +170,15 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 		}
 		switch (targets[i].kind) {
 		case ROUTE_ADJACENCY:
+			forward_to_port(worker, &forwarding.ports, packets[i], targets[i].index,
+				tunnels[i]);
+			break;
 		case ROUTE_CONNECTED:
-			forward_to_port(worker, packets[i], &targets[i], tunnels[i]);
+			refuse_unresolved(worker, packets[i], targets[i].index, tunnels[i]);
 			break;
 		case ROUTE_TUNNEL:
-			gather(worker, &gathered, packets[i], targets[i].index);
+			gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
+				tunnels[i]);
 			break;
 		case ROUTE_LOCAL_PORT:
 		case ROUTE_LOCAL_TUNNEL:
@@ -170,6 +192,5 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 					worker, packets[i], DROP_NO_ROUTE, tunnels[i]);
 		}
 	}
-	if (gathered.count != 0)
-		encapsulate_burst(worker, gathered.packets, gathered.tunnels, gathered.count);
+	send_gathered(worker, &forwarding);
 }

@@ -192,10 +192,10 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 // encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i].
 void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count);
-// transmit.c: data starts at an IP header; it goes to this adjacency. A drop counts for the tunnel
-// too, unless that is NO_TUNNEL.
-void transmit_ip(
-	struct worker *worker, struct rte_mbuf *packet, uint32_t adjacency, uint32_t tunnel);
+// transmit.c: data starts at an IP header; packet i goes to adjacencies[i]. A drop counts for
+// tunnels[i] too, unless that is NO_TUNNEL.
+void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
+	const uint32_t *tunnels, unsigned int count);
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);

@@ -121,8 +121,8 @@ static enum arrival classify_own(const struct port *port, struct rte_mbuf *packe
 		    is_icmp6_nd(ip + view.header, upper));
 }
 
-static enum arrival classify_ipv4(const struct port *port, struct rte_mbuf *packet,
-	const uint8_t *ip, uint32_t size, struct frame *frame)
+static __rte_always_inline enum arrival classify_ipv4(const struct port *port,
+	struct rte_mbuf *packet, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	const uint8_t *destination = ip + offsetof(struct rte_ipv4_hdr, dst_addr);
 	if (is_own_address4(port, destination))
@@ -132,8 +132,8 @@ static enum arrival classify_ipv4(const struct port *port, struct rte_mbuf *pack
 	return ARRIVAL_FORWARD;
 }
 
-static enum arrival classify_ipv6(const struct port *port, struct rte_mbuf *packet,
-	const uint8_t *ip, uint32_t size, struct frame *frame)
+static __rte_always_inline enum arrival classify_ipv6(const struct port *port,
+	struct rte_mbuf *packet, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	const uint8_t *destination = ip + offsetof(struct rte_ipv6_hdr, dst_addr);
 	if (is_own_address6(port, destination))
@@ -147,8 +147,8 @@ static enum arrival classify_ipv6(const struct port *port, struct rte_mbuf *pack
 }
 
 // A frame to a group address whose IP packet is for one host is not routed (RFC 1122 3.3.6).
-static enum arrival classify_ip(const struct port *port, struct rte_mbuf *packet, bool is_group,
-	bool is_ipv4, struct frame *frame)
+static __rte_always_inline enum arrival classify_ip(const struct port *port,
+	struct rte_mbuf *packet, bool is_group, bool is_ipv4, struct frame *frame)
 {
 	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
 	uint64_t checksum = packet->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK;
@@ -168,7 +168,8 @@ static enum arrival classify_ip(const struct port *port, struct rte_mbuf *packet
 	return arrival;
 }
 
-static enum arrival classify(const struct port *port, struct rte_mbuf *packet, struct frame *frame)
+static __rte_always_inline enum arrival classify(
+	const struct port *port, struct rte_mbuf *packet, struct frame *frame)
 {
 	if (unlikely(packet->nb_segs != 1))
 		return drop(frame, DROP_NOT_LINEAR);

@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-static void append(struct worker *worker, const struct port *port, struct rte_mbuf *packet)
+static inline void append(struct worker *worker, const struct port *port, struct rte_mbuf *packet)
 {
 	struct worker_output *output = &worker->output[port->index];
 	if (unlikely(output->count == RTE_DIM(output->packets)))
@@ -22,42 +22,80 @@ void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct
 		append(worker, port, packet);
 }
 
+// Tells control once that an adjacency's MAC is needed.
 static void want(struct worker *worker, struct adjacency *adjacency, uint32_t index)
 {
 	if (!atomic_exchange_explicit(&adjacency->wanted, true, memory_order_relaxed))
 		worker_event(worker, WORKER_EVENT_WANTED, index, NULL);
 }
 
-void transmit_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t index, uint32_t tunnel)
+// The Ethernet header that leads to an adjacency, but for the type.
+struct next_hop {
+	uint64_t link;
+	const struct port *port;
+	bool usable;
+};
+
+static struct next_hop read_next_hop(struct worker *worker, uint32_t index)
 {
 	struct adjacency *adjacency = &worker->dataplane->adjacencies[index];
 	uint64_t link = atomic_load_explicit(&adjacency->link, memory_order_relaxed);
 	const struct port *port = &worker->dataplane->ports[adjacency_link_port(link)];
-	if (unlikely(!(link & ADJACENCY_RESOLVED))) {
+	if (unlikely(!(link & ADJACENCY_RESOLVED)))
 		want(worker, adjacency, index);
-		worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, tunnel);
-		return;
-	}
-	if (unlikely(packet->pkt_len > port->mtu)) {
-		worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, tunnel);
-		return;
-	}
-	if (unlikely(!atomic_load_explicit(&adjacency->used, memory_order_relaxed)))
+	else if (unlikely(!atomic_load_explicit(&adjacency->used, memory_order_relaxed)))
 		atomic_store_explicit(&adjacency->used, true, memory_order_relaxed);
-	// There is room: either the packet came with an Ethernet header, or it comes from a TUN,
-	// whose packets are given headroom for all headers.
+	return (struct next_hop){
+		link, port, atomic_load_explicit(&port->usable, memory_order_relaxed)};
+}
+
+static inline enum drop_reason check_next_hop(
+	const struct next_hop *hop, const struct rte_mbuf *packet)
+{
+	if (unlikely(!(hop->link & ADJACENCY_RESOLVED)))
+		return DROP_NEIGHBOUR_UNRESOLVED;
+	if (unlikely(!hop->usable))
+		return DROP_PORT_DOWN;
+	if (unlikely(packet->pkt_len > hop->port->mtu))
+		return DROP_TOO_BIG;
+	// Packets come with an Ethernet header or, from a TUN, with room for all headers; but
+	// encapsulation may have taken what a device's own headroom left.
+	if (unlikely(rte_pktmbuf_headroom(packet) < ETHERNET_SIZE))
+		return DROP_NO_HEADROOM;
+	return DROP_NONE;
+}
+
+static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop *hop)
+{
 	bool is_ipv4 = *rte_pktmbuf_mtod(packet, const uint8_t *) >> 4 == 4;
-	struct rte_ether_hdr *ethernet =
-		(struct rte_ether_hdr *)rte_pktmbuf_prepend(packet, ETHERNET_SIZE);
-	if (unlikely(ethernet == NULL)) {
-		worker_drop_of_tunnel(worker, packet, DROP_NO_HEADROOM, tunnel);
-		return;
-	}
-	memcpy(&ethernet->dst_addr, &link, sizeof(ethernet->dst_addr));
-	ethernet->src_addr = port->mac;
+	packet->data_off -= ETHERNET_SIZE;
+	packet->data_len += ETHERNET_SIZE;
+	packet->pkt_len += ETHERNET_SIZE;
+	struct rte_ether_hdr *ethernet = rte_pktmbuf_mtod(packet, struct rte_ether_hdr *);
+	memcpy(&ethernet->dst_addr, &hop->link, sizeof(ethernet->dst_addr));
+	ethernet->src_addr = hop->port->mac;
 	ethernet->ether_type =
 		is_ipv4 ? RTE_BE16(RTE_ETHER_TYPE_IPV4) : RTE_BE16(RTE_ETHER_TYPE_IPV6);
-	transmit_frame(worker, packet, port);
+}
+
+void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
+	const uint32_t *tunnels, unsigned int count)
+{
+	uint32_t read = UINT32_MAX; // no adjacency
+	struct next_hop hop = {0};
+	for (unsigned int i = 0; i < count; i++) {
+		if (adjacencies[i] != read) {
+			read = adjacencies[i];
+			hop = read_next_hop(worker, read);
+		}
+		enum drop_reason reason = check_next_hop(&hop, packets[i]);
+		if (unlikely(reason != DROP_NONE)) {
+			worker_drop_of_tunnel(worker, packets[i], reason, tunnels[i]);
+			continue;
+		}
+		write_ethernet(packets[i], &hop);
+		append(worker, hop.port, packets[i]);
+	}
 }
 
 static void flush_port(struct worker *worker, unsigned int index)
