@@ -48,23 +48,22 @@ static inline uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
 	return padding + 2;
 }
 
-// Fills in what the template leaves open, in stores as wide as its neighbours allow.
+// Fills in what the template leaves open; its first eight bytes are one store.
 static inline void fill_outer_ipv4(uint8_t *header, const struct esp_outer *outer,
 	const uint8_t *inner, uint64_t sequence, uint32_t size)
 {
-	uint32_t fragment = outer->fragment;
+	uint16_t fragment = outer->fragment;
 	if (unlikely(outer->copy_df) && inner[0] >> 4 == 4)
 		fragment = ((const struct rte_ipv4_hdr *)inner)->fragment_offset & ESP_IPV4_DF;
 	// Without DF routers may fragment: an identification is needed (RFC 6864).
-	uint32_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
-	uint32_t version_class = RTE_IPV4_VHL_DEF | (uint32_t)packet_ip_traffic_class(inner) << 8;
-	uint32_t length = rte_bswap16((uint16_t)size);
-	uint32_t sum = outer->partial_checksum + version_class - RTE_IPV4_VHL_DEF + length +
-		       identification + fragment;
-	uint32_t first = version_class | length << 16, second = identification | fragment << 16;
-	uint16_t checksum = packet_checksum_fold(sum);
+	uint16_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
+	uint32_t class_word = (uint32_t)packet_ip_traffic_class(inner) << 8;
+	uint16_t length = rte_bswap16((uint16_t)size);
+	uint16_t checksum = packet_checksum_fold(
+		outer->partial_checksum + class_word + length + identification + fragment);
+	uint64_t first = RTE_IPV4_VHL_DEF | class_word | (uint64_t)length << 16 |
+			 (uint64_t)identification << 32 | (uint64_t)fragment << 48;
 	memcpy(header, &first, sizeof(first));
-	memcpy(header + 4, &second, sizeof(second));
 	memcpy(header + offsetof(struct rte_ipv4_hdr, hdr_checksum), &checksum, sizeof(checksum));
 }
 
