@@ -13,8 +13,6 @@
 
 #include "control/internal.h"
 
-#define TICKS_PER_SECOND (1000 / CONTROL_TICK_MS)
-
 uint64_t control_now(void)
 {
 	struct timespec now;
@@ -33,7 +31,7 @@ void control_log(
 	if (control->parts.log != NULL)
 		control->parts.log(control->parts.argument, level, line);
 	else if (level <= control->parts.config->gateway.log_level)
-		fprintf(stderr, "%s\n", line);
+		fprintf(stderr, "espgw: %s\n", line);
 }
 
 static void tick(evutil_socket_t fd, short what, void *argument)
@@ -42,8 +40,11 @@ static void tick(evutil_socket_t fd, short what, void *argument)
 	(void)fd;
 	(void)what;
 	lifetimes_check(control);
-	if (++control->ticks % TICKS_PER_SECOND == 0)
-		reservations_expire(control);
+	uint64_t now = control_now();
+	if (now < control->next_expiry)
+		return;
+	control->next_expiry = now + NANOSECONDS;
+	reservations_expire(control);
 }
 
 static int start_tick(struct control *control, struct event_base *base, struct control_error *error)

@@ -278,8 +278,8 @@ struct control {
 	struct control_sa_list limited;
 	struct reservation_list reservations;
 	unsigned int reservation_count;
-	uint64_t started; // CLOCK_MONOTONIC, nanoseconds
-	uint64_t ticks;
+	uint64_t started;     // CLOCK_MONOTONIC, nanoseconds
+	uint64_t next_expiry; // of SPI reservations, the same
 	char epoch[17];
 };
 

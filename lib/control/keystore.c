@@ -356,7 +356,8 @@ struct keystore *keystore_open(const char *directory, struct control_error *erro
 	snprintf(store->directory, sizeof(store->directory), "%s", directory);
 	int result = lock_directory(store);
 	if (result == 1) {
-		snprintf(error->text, sizeof(error->text), "another espgw uses %s", directory);
+		snprintf(error->text, sizeof(error->text),
+			"another espgw uses %s; give each its own state_directory", directory);
 		keystore_close(store);
 		return NULL;
 	}

@@ -53,7 +53,8 @@ static int lock_directory(
 		return 0;
 	if (errno != EWOULDBLOCK)
 		return fail(error, directory, "can't be locked");
-	snprintf(error->text, sizeof(error->text), "another espgw uses %s", directory);
+	snprintf(error->text, sizeof(error->text),
+		"another espgw uses %s; give each its own run_directory", directory);
 	return -1;
 }
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -276,11 +277,26 @@ void ports_close(struct dataplane *dataplane)
 	}
 }
 
-static bool port_is_present(struct port *port)
+// The netdev below the driver, which does not tell of its carrier. False: there is none any more.
+static bool kernel_device_state(const struct port *port, bool *running)
 {
+	struct ifreq request = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return if_nametoindex(port->kernel_device) != 0;
+	memcpy(request.ifr_name, port->kernel_device, sizeof(request.ifr_name));
+	bool present = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
+	*running = present && (request.ifr_flags & IFF_RUNNING) != 0;
+	close(fd);
+	return present;
+}
+
+static bool port_is_present(const struct port *port, bool *running)
+{
+	*running = true;
 	if (atomic_load(&port->removed))
 		return false;
-	return port->kernel_device[0] == '\0' || if_nametoindex(port->kernel_device) != 0;
+	return port->kernel_device[0] == '\0' || kernel_device_state(port, running);
 }
 
 void ports_watch(struct dataplane *dataplane)
@@ -288,7 +304,8 @@ void ports_watch(struct dataplane *dataplane)
 	for (unsigned int i = 0; i < dataplane->port_count; i++) {
 		struct port *port = &dataplane->ports[i];
 		struct rte_eth_link link = {0};
-		bool usable = port_is_present(port) &&
+		bool running;
+		bool usable = port_is_present(port, &running) && running &&
 			      rte_eth_link_get_nowait(port->id, &link) == 0 &&
 			      link.link_status == RTE_ETH_LINK_UP;
 		atomic_store(&port->usable, usable);
@@ -308,9 +325,10 @@ void dataplane_port_state(
 	struct port *port = &dataplane->ports[index];
 	struct rte_eth_link link = {0};
 	struct rte_eth_stats stats = {0};
+	bool running;
 	*state = (struct dataplane_port_state){
 		.config = port->config,
-		.present = port_is_present(port),
+		.present = port_is_present(port, &running),
 		.link_up = atomic_load(&port->usable),
 		.mac = port->mac,
 		.rx_queues = port->rx_queues,

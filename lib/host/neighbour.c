@@ -36,22 +36,44 @@ bool neighbour_read(const struct nlmsghdr *message, struct host_neighbour *neigh
 	return true;
 }
 
-static struct ndmsg *neighbour_request_begin(struct netlink_request *request, uint16_t flags,
-	unsigned int interface, const struct packet_address *address)
+static struct ndmsg *neighbour_request_begin(struct netlink_request *request, uint16_t type,
+	uint16_t flags, unsigned int interface, const struct packet_address *address)
 {
-	struct ndmsg *header = netlink_request_begin(request, RTM_NEWNEIGH, flags, sizeof(*header));
+	struct ndmsg *header = netlink_request_begin(request, type, flags, sizeof(*header));
 	header->ndm_family = netlink_family(address);
 	header->ndm_ifindex = (int)interface;
 	netlink_put_address(request, NDA_DST, address);
 	return header;
 }
 
-int host_neighbour_resolve(
+static void neighbour_note_permanent(const struct nlmsghdr *message, void *argument)
+{
+	bool *permanent = argument;
+	const struct ndmsg *header = mnl_nlmsg_get_payload(message);
+	if (message->nlmsg_type == RTM_NEWNEIGH &&
+		mnl_nlmsg_get_payload_len(message) >= sizeof(*header))
+		*permanent = header->ndm_state & (NUD_PERMANENT | NUD_NOARP);
+}
+
+// An entry that somebody set by hand: asking for it would make the kernel forget its MAC.
+static bool neighbour_is_permanent(
 	struct host *host, unsigned int interface, const struct packet_address *address)
 {
 	struct netlink_request request;
-	struct ndmsg *header =
-		neighbour_request_begin(&request, NLM_F_CREATE | NLM_F_REPLACE, interface, address);
+	bool permanent = false;
+	neighbour_request_begin(&request, RTM_GETNEIGH, 0, interface, address);
+	netlink_run(&host->requests, &request, neighbour_note_permanent, &permanent);
+	return permanent;
+}
+
+int host_neighbour_resolve(
+	struct host *host, unsigned int interface, const struct packet_address *address)
+{
+	if (neighbour_is_permanent(host, interface, address))
+		return 0;
+	struct netlink_request request;
+	struct ndmsg *header = neighbour_request_begin(
+		&request, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, interface, address);
 	// NTF_USE alone is what a kernel before 5.16 makes of this: it passes over the attribute.
 	header->ndm_flags = NTF_USE;
 	mnl_attr_put_u32(&request.header, NDA_FLAGS_EXT, NTF_EXT_MANAGED);
@@ -61,8 +83,11 @@ int host_neighbour_resolve(
 int host_neighbour_release(
 	struct host *host, unsigned int interface, const struct packet_address *address)
 {
+	if (neighbour_is_permanent(host, interface, address))
+		return 0;
 	struct netlink_request request;
-	struct ndmsg *header = neighbour_request_begin(&request, NLM_F_REPLACE, interface, address);
+	struct ndmsg *header =
+		neighbour_request_begin(&request, RTM_NEWNEIGH, NLM_F_REPLACE, interface, address);
 	// Used, but no longer managed: the entry ages from now on as any other.
 	header->ndm_flags = NTF_USE;
 	int result = netlink_run(&host->requests, &request, NULL, NULL);
@@ -73,8 +98,8 @@ int host_neighbour_set(struct host *host, unsigned int interface,
 	const struct packet_address *address, const struct rte_ether_addr *mac)
 {
 	struct netlink_request request;
-	struct ndmsg *header =
-		neighbour_request_begin(&request, NLM_F_CREATE | NLM_F_REPLACE, interface, address);
+	struct ndmsg *header = neighbour_request_begin(
+		&request, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, interface, address);
 	header->ndm_state = NUD_PERMANENT;
 	mnl_attr_put(&request.header, NDA_LLADDR, RTE_ETHER_ADDR_LEN, mac->addr_bytes);
 	return netlink_run(&host->requests, &request, NULL, NULL);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// The workers' side.
-
-#include <string.h>
+// The workers' side. An IPv4 lookup reads one entry, or two where a prefix of more than 24 bits is
+// near; an IPv6 lookup reads one for the first two bytes and one for each byte more that it needs.
 
 #include <rte_branch_prediction.h>
-#include <rte_byteorder.h>
 #include <rte_common.h>
 
 #include "table.h"
@@ -44,28 +42,32 @@ void route_lookup4(const struct route_table *table, const uint32_t *addresses,
 
 #define LANES 8
 
+// What lies below an entry, by the next byte of its address. Without a branch: who is at a leaf
+// reads node 0 and keeps his leaf.
+static inline uint32_t descend(const struct route_trie *trie, uint32_t entry, uint8_t byte)
+{
+	uint32_t is_node = -(entry >> 31);
+	uint32_t next = route_entry_read(&route_trie_node(trie, entry & is_node)[byte]);
+	return (next & is_node) | (entry & ~is_node);
+}
+
 // Eight addresses go down a byte at a time together, so that their cache misses overlap and the
-// differing lengths of their ways cost no mispredicted branch: who is at a leaf reads node 0 and
-// keeps his leaf. `last` stands in for the addresses that a shorter burst lacks.
+// differing lengths of their ways cost no mispredicted branch. `last` stands in for the addresses
+// that a shorter burst lacks.
 static inline void walk6(const struct route_trie *trie, const uint8_t (*addresses)[16],
 	unsigned int last, uint32_t *entries)
 {
 	const uint8_t *address[LANES];
 	uint32_t entry[LANES], any = 0;
 	for (unsigned int i = 0; i < LANES; i++) {
-		rte_be32_t word;
 		address[i] = addresses[RTE_MIN(i, last)];
-		memcpy(&word, address[i], sizeof(word));
-		entry[i] = route_entry_read(&trie->root[rte_be_to_cpu_32(word) >> 8]);
+		entry[i] = route_entry_read(&trie->root[address[i][0] << 8 | address[i][1]]);
 		any |= entry[i];
 	}
-	for (unsigned int byte = ROUTE_ROOT_BYTES; (any & ROUTE_ENTRY_NODE) != 0; byte++) {
+	for (unsigned int byte = ROUTE_ROOT6_BYTES; (any & ROUTE_ENTRY_NODE) != 0; byte++) {
 		any = 0;
 		for (unsigned int i = 0; i < LANES; i++) {
-			uint32_t is_node = -(entry[i] >> 31);
-			const route_entry *node = route_trie_node(trie, entry[i] & is_node);
-			uint32_t next = route_entry_read(&node[address[i][byte]]);
-			entry[i] = (next & is_node) | (entry[i] & ~is_node);
+			entry[i] = descend(trie, entry[i], address[i][byte]);
 			any |= entry[i];
 		}
 	}

@@ -18,7 +18,7 @@
 #define PATHS_MAX 256
 
 // Nodes are shared by both families. An IPv4 prefix over 24 bits needs one, an IPv6 prefix of 48
-// bits three of its own at worst; neighbours' host routes share most of theirs.
+// bits four of its own at worst; neighbours' host routes share most of theirs.
 #define NODES_PER_ROUTE 4
 #define NODES_MIN       4096
 #define NODES_MAX       262144 // 256 MB
@@ -84,8 +84,10 @@ struct route_table *route_table_create(
 
 	uint32_t groups = RTE_MIN(max_routes, ROUTE_ENTRY_NUMBER - GROUPS_SPARE) + GROUPS_SPARE;
 	if (route_nodes_create(&table->nodes, name, (uint32_t)nodes, reclaim) != 0 ||
-		route_trie_create(&table->tries[ROUTE_IPV4], name, &table->nodes) != 0 ||
-		route_trie_create(&table->tries[ROUTE_IPV6], name, &table->nodes) != 0 ||
+		route_trie_create(
+			&table->tries[ROUTE_IPV4], name, &table->nodes, ROUTE_ROOT4_BYTES) != 0 ||
+		route_trie_create(
+			&table->tries[ROUTE_IPV6], name, &table->nodes, ROUTE_ROOT6_BYTES) != 0 ||
 		route_groups_create(&table->groups, groups, reclaim) != 0) {
 		route_table_destroy(table);
 		return NULL;

@@ -12,6 +12,11 @@
 // Families, as indexes.
 enum { ROUTE_IPV4, ROUTE_IPV6, ROUTE_FAMILIES };
 
+// IPv4 tables hold few prefixes of more than 24 bits: one read for most, for 64 MB of which only
+// the pages in use are touched. IPv6 prefixes are longer than any root could be.
+#define ROUTE_ROOT4_BYTES 3
+#define ROUTE_ROOT6_BYTES 2
+
 // The route of last resort is no part of the trie, or it would fill the whole root. It is a version
 // (high half) and a group (low half): the version shows a worker that the route changed while it
 // looked.

@@ -37,12 +37,14 @@ void route_nodes_destroy(struct route_nodes *nodes)
 	route_pool_destroy(&nodes->pool);
 }
 
-int route_trie_create(struct route_trie *trie, const char *name, struct route_nodes *nodes)
+int route_trie_create(struct route_trie *trie, const char *name, struct route_nodes *nodes,
+	unsigned int root_bytes)
 {
-	trie->root = rte_zmalloc(
-		name, sizeof(route_entry) << (8 * ROUTE_ROOT_BYTES), RTE_CACHE_LINE_SIZE);
+	trie->root =
+		rte_zmalloc(name, sizeof(route_entry) << (8 * root_bytes), RTE_CACHE_LINE_SIZE);
 	trie->nodes = nodes->entries;
 	trie->shared = nodes;
+	trie->root_bytes = root_bytes;
 
 	return trie->root == NULL ? -ENOMEM : 0;
 }
@@ -88,7 +90,7 @@ struct step {
 
 static struct step first_step(const struct route_trie *trie)
 {
-	return (struct step){trie->root, 0, 8 * ROUTE_ROOT_BYTES};
+	return (struct step){trie->root, 0, 8 * trie->root_bytes};
 }
 
 static route_entry *entry_at(const struct step *step, const uint8_t *address)

@@ -18,7 +18,6 @@
 #define ROUTE_ENTRY_NODE   UINT32_C(0x80000000) // the low bits are a node
 #define ROUTE_ENTRY_NUMBER UINT32_C(0x00ffffff) // group, or node
 #define ROUTE_NODE_ENTRIES 256
-#define ROUTE_ROOT_BYTES   3 // one read for what most IPv4 tables hold
 
 typedef _Atomic uint32_t route_entry;
 
@@ -32,13 +31,16 @@ struct route_trie {
 	route_entry *root;
 	route_entry *nodes; // as in route_nodes, for the workers
 	struct route_nodes *shared;
+	unsigned int root_bytes;
 };
 
 // 0 or -ENOMEM. `name` tells the memory's use to DPDK. Control thread; needs EAL.
 int route_nodes_create(
 	struct route_nodes *nodes, const char *name, uint32_t count, struct reclaim *reclaim);
 void route_nodes_destroy(struct route_nodes *nodes);
-int route_trie_create(struct route_trie *trie, const char *name, struct route_nodes *nodes);
+// The root decides by the first `root_bytes` of an address.
+int route_trie_create(struct route_trie *trie, const char *name, struct route_nodes *nodes,
+	unsigned int root_bytes);
 void route_trie_destroy(struct route_trie *trie);
 
 // Control. Maps a prefix of 1 or more bits (no host bits) to a group, 1 to ROUTE_ENTRY_NUMBER; or

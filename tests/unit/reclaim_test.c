@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "eal.h"
@@ -39,6 +40,9 @@ static void test_without_workers_everything_is_due_at_once(void **state)
 	assert_int_equal(reclaim_poll(reclaim), 0);
 	assert_int_equal(calls, 2);
 	assert_true(order[0] == 1 && order[1] == 2);
+	reclaim_defer(reclaim, record, &three);
+	reclaim_synchronize(reclaim);
+	assert_true(calls == 3 && order[2] == 3);
 	reclaim_destroy(reclaim);
 }
 
@@ -125,8 +129,9 @@ static void test_a_reader_never_sees_a_freed_object(void **state)
 		reclaim_defer(reclaim, bury, atomic_exchange(&published, value(i)));
 		reclaim_poll(reclaim);
 	}
-	reclaim_synchronize(reclaim);
-	assert_int_equal(reclaim_poll(reclaim), 0);
+	// Not reclaim_synchronize: it waits in DPDK's library, where ThreadSanitizer sees nothing.
+	while (reclaim_poll(reclaim) > 0)
+		sched_yield();
 	atomic_store(&stop, true);
 	pthread_join(reader, &wrong);
 	assert_null(wrong);

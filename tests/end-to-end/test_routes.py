@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 the espgw authors
+"""Routes of the agent, of the kernel, and the way to the tunnels' ends."""
+
+import socket
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.ipsec import ESP
+
+import esp
+from testbed import wait_until
+from topologies import Bench, probe
+
+
+def espctl(bench, *words):
+    return bench.gateway.espctl(*words)
+
+
+def test_routes_added_and_deleted_by_espctl(bench):
+    one, two = bench.sa_out("tunnel01"), bench.sa_out("tunnel02")
+    there = "10.77.1.1"
+
+    def goes_by():
+        return bench.esp_of(probe(Bench.HOST, there))[ESP].spi
+    with bench.gateway.dropping(no_route=1):
+        bench.send_inside(probe(Bench.HOST, there))
+    espctl(bench, "route", "add", "10.77.0.0/16", "--tunnel", "tunnel01")
+    assert goes_by() == one.spi
+    espctl(bench, "route", "add", "10.77.0.0/16", "--tunnel", "tunnel02", "--priority", "50")
+    assert goes_by() == two.spi  # the lowest priority
+    espctl(bench, "route", "add", "10.77.1.0/24", "--tunnel", "tunnel01", "--priority", "900")
+    assert goes_by() == one.spi  # the longest prefix comes first
+    espctl(bench, "route", "delete", "10.77.1.0/24", "--tunnel", "tunnel01")
+    espctl(bench, "route", "delete", "10.77.0.0/16", "--tunnel", "tunnel02")
+    assert goes_by() == one.spi
+    espctl(bench, "route", "delete", "10.77.0.0/16", "--tunnel", "tunnel01")
+    with bench.gateway.dropping(no_route=1):
+        bench.send_inside(probe(Bench.HOST, there))
+    refused = bench.gateway.espctl("route", "delete", "10.77.0.0/16", "--tunnel", "tunnel01",
+                                   check=False)
+    assert refused.returncode == 1 and refused.stderr
+
+
+def test_default_routes_into_a_tunnel(bench):
+    """0.0.0.0/0 and ::/0, although the far end is reached by the same table."""
+    sa = bench.sa_out("tunnel01")
+    for prefix, there, here in (("0.0.0.0/0", "8.8.8.8", Bench.HOST),
+                                ("::/0", "2001:4860::8888", Bench.HOST6)):
+        bench.gateway.call("route.add", prefix=prefix, tunnel="tunnel01")
+        sent = probe(here, there)
+        assert bytes(sa.decrypt(bench.esp_of(sent))[UDP]) == bytes(sent[UDP])
+        bench.gateway.call("route.delete", prefix=prefix, tunnel="tunnel01")
+        with bench.gateway.dropping(no_route=1):
+            bench.send_inside(probe(here, there))
+
+
+def test_kernel_routes_are_mirrored(bench):
+    """A routing daemon's route over a tunnel, and one to a router inside."""
+    sa = bench.sa_out("tunnel02")
+    namespace = bench.gateway.namespace
+    namespace.ip("route", "add", "10.78.0.0/16", "dev", "tunnel02", "proto", "bgp")
+    wait_until(lambda: bench.gateway.routes(prefix="10.78.0.0/16", tunnel="tunnel02",
+                                            origin="kernel"), "the route is mirrored")
+    assert bench.esp_of(probe(Bench.HOST, "10.78.0.1"))[ESP].spi == sa.spi
+    namespace.ip("route", "delete", "10.78.0.0/16", "dev", "tunnel02")
+    wait_until(lambda: not bench.gateway.routes(prefix="10.78.0.0/16"), "the route is gone")
+    into = bench.sa_in()
+    namespace.ip("route", "add", "10.79.0.0/16", "via", Bench.HOST, "dev", "lan")
+    wait_until(lambda: bench.gateway.routes(prefix="10.79.0.0/16", port="lan",
+                                            next_hop=Bench.HOST), "the route is mirrored")
+    sent = probe(Bench.BEHIND["tunnel01"], "10.79.0.1")
+    bench.send_outside(into.encrypt(sent))
+    bench.arrives_inside(sent)
+    namespace.ip("route", "delete", "10.79.0.0/16")
+
+
+def test_own_routes_are_in_the_kernel_and_not_mirrored_back(bench):
+    shown = bench.gateway.namespace.ip("route", "show", "192.168.192.0/26")
+    assert "dev tunnel01" in shown and "proto 229" in shown
+    assert {route["origin"] for route in bench.gateway.routes(prefix="192.168.192.0/26")} \
+        == {"config"}
+
+
+def test_far_end_behind_the_kernels_gateway_of_last_resort(network):
+    """The default route is the kernel's, on the outside TAP; its neighbour is asked for."""
+    bench = Bench(network)
+    bench.FAR = {"tunnel01": "198.51.100.1"}
+    config = bench.config()
+    config["routes"] = [route for route in config["routes"]
+                        if route.get("tunnel") == "tunnel01"]
+    config["neighbours"] = [neighbour for neighbour in config["neighbours"]
+                            if neighbour["port"] == "lan"]
+    bench.gateway.config.update(config)
+    outside = bench.outside.namespace
+    outside.ip("link", "set", "eth0", "arp", "on")
+    outside.ip("address", "add", "203.0.113.254/24", "dev", "eth0")
+    bench.start()
+    sa = bench.sa_out()
+    with bench.gateway.dropping(no_path=1):
+        bench.send_inside(probe(Bench.HOST, Bench.BEHIND["tunnel01"]))
+    gateway = bench.gateway.namespace
+    gateway.ip("route", "add", "default", "via", "203.0.113.254", "dev", "wan", "metric", "500")
+    wait_until(lambda: bench.gateway.routes(prefix="0.0.0.0/0", next_hop="203.0.113.254",
+                                            origin="kernel"), "the route is mirrored")
+
+    def arrives():
+        sent = probe(Bench.HOST, Bench.BEHIND["tunnel01"])
+        bench.send_inside(sent)
+        return bench.outside.collect(esp.is_esp, 0.2, count=1)
+    outer, = wait_until(arrives, "ESP leaves by the router")
+    assert outer.dst == "198.51.100.1" and sa.decrypt(outer).dst == Bench.BEHIND["tunnel01"]
+    # Everything into the tunnel now; the tunnel's own way stays as it was.
+    bench.gateway.call("route.add", prefix="0.0.0.0/0", tunnel="tunnel01", priority=10)
+    sent = probe(Bench.HOST, "8.8.8.8")
+    assert sa.decrypt(bench.esp_of(sent)).dst == "8.8.8.8"
+    gateway.ip("route", "delete", "default", "via", "203.0.113.254", "dev", "wan",
+               "metric", "500")
+    wait_until(lambda: not bench.gateway.routes(prefix="0.0.0.0/0", origin="kernel"),
+               "the route is gone")
+    wait_until(lambda: bench.send_inside(probe(Bench.HOST, "8.8.8.8"))
+               or bench.gateway.drops().get("no_path", 0) > 1, "there is no path any more")
+
+
+def test_everything_into_a_tunnel_but_its_own_far_end(network):
+    """0.0.0.0/0 by a tunnel from the file, with a way to its far end by a static port route."""
+    bench = Bench(network)
+    bench.FAR = {"tunnel01": "198.51.100.1"}
+    config = bench.config()
+    config["neighbours"] = [neighbour for neighbour in config["neighbours"]
+                            if neighbour["address"] != "198.51.100.1"]
+    config["routes"] = [
+        {"prefix": "0.0.0.0/0", "tunnel": "tunnel01"},
+        {"prefix": "198.51.100.1/32", "port": "wan", "next_hop": "203.0.113.99"},
+    ]
+    bench.gateway.config.update(config)
+    bench.start()
+    sa = bench.sa_out()
+    sent = probe(Bench.HOST, "8.8.8.8")
+    outer = bench.esp_of(sent)
+    assert outer.dst == "198.51.100.1" and bytes(sa.decrypt(outer)[UDP]) == bytes(sent[UDP])
+    # The host: IKE to the far end in clear, anything else not.
+    gateway = bench.gateway.namespace
+    gateway.ip("neigh", "replace", "203.0.113.99", "lladdr", bench.outside.mac, "dev", "wan")
+    gateway.ip("route", "replace", "198.51.100.1", "via", "203.0.113.99", "dev", "wan")
+    gateway.ip("route", "replace", "9.9.9.9", "via", "203.0.113.99", "dev", "wan")
+    with gateway.entered():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bench.outside.flush()
+    sender.sendto(b"ike", ("198.51.100.1", 500))
+    ike = bench.outside.receive(lambda data: esp.is_ip(data), what="IKE of the host")
+    assert isinstance(ike, IP) and ike[UDP].dport == 500
+    sender.close()
+
+
+def test_neighbours_inside_are_asked_for_and_kept(pair):
+    """The first packet to an unknown neighbour triggers its resolution; then a host route leads."""
+    pair.site_b.ip("address", "add", "192.168.192.20/26", "dev", "eth0")
+    pair.site_a.wait_for("192.168.192.20")
+    assert pair.b.routes(prefix="192.168.192.20/32", origin="neighbour")
+    shown = pair.b.namespace.ip("neigh", "show", "192.168.192.20", "dev", "lan")
+    assert "managed" in shown
+    with pair.b.dropping():
+        pair.site_a.ping("192.168.192.20", count=20)

@@ -1,0 +1,742 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "eal.h"
+#include "route/route.h"
+#include "route/table.h"
+
+#define MAX_ROUTES 1000
+
+static struct reclaim *reclaim;
+static struct route_table *table;
+
+static void create_with(uint32_t max_routes)
+{
+	reclaim = reclaim_create(2);
+	assert_non_null(reclaim);
+	table = route_table_create("routes", max_routes, reclaim);
+	assert_non_null(table);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	create_with(MAX_ROUTES);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	// Whatever a test did: once all routes are gone, all nodes and groups are back.
+	for (unsigned int origin = 0; origin < ROUTE_ORIGINS; origin++)
+		route_delete_origin(table, origin);
+	assert_int_equal(route_count(table), 0);
+	assert_int_equal(table->nodes.pool.free, table->nodes.pool.capacity);
+	assert_int_equal(table->groups.pool.free, table->groups.pool.capacity);
+	route_table_destroy(table);
+	reclaim_destroy(reclaim);
+	return 0;
+}
+
+static struct packet_prefix prefix_of(const char *text)
+{
+	struct packet_prefix prefix;
+	assert_true(packet_prefix_parse(text, &prefix));
+	return prefix;
+}
+
+static struct route_path path_to(uint32_t tunnel)
+{
+	return (struct route_path){
+		.target = {ROUTE_TUNNEL, tunnel},
+		.origin = ROUTE_ORIGIN_CONFIG,
+		.priority = 100,
+		.weight = 1,
+	};
+}
+
+static void add_path(const char *prefix, struct route_path path)
+{
+	struct packet_prefix parsed = prefix_of(prefix);
+	assert_int_equal(route_add(table, &parsed, &path), 0);
+}
+
+static void add(const char *prefix, uint32_t tunnel)
+{
+	add_path(prefix, path_to(tunnel));
+}
+
+static int delete (const char *prefix, uint32_t tunnel, enum route_origin origin)
+{
+	struct packet_prefix parsed = prefix_of(prefix);
+	struct route_target target = {ROUTE_TUNNEL, tunnel};
+	return route_delete(table, &parsed, &target, origin);
+}
+
+#define NO_ROUTE UINT32_MAX
+
+static uint32_t look_up(const char *text)
+{
+	struct packet_address address;
+	struct packet_prefix matched;
+	assert_true(packet_address_parse(text, &address));
+	struct route_target worker = route_lookup(table, &address, NULL);
+	struct route_target control = route_lookup(table, &address, &matched);
+	assert_int_equal(worker.kind, control.kind);
+	assert_int_equal(worker.index, control.index);
+	if (worker.kind != ROUTE_NONE)
+		assert_true(packet_prefix_contains(&matched, &address));
+	return worker.kind == ROUTE_NONE ? NO_ROUTE : worker.index;
+}
+
+static void test_the_longest_prefix_wins(void **state)
+{
+	(void)state;
+	assert_int_equal(look_up("10.1.2.3"), NO_ROUTE);
+	add("10.0.0.0/8", 1);
+	add("10.1.2.3/32", 4);
+	add("10.1.2.0/24", 3);
+	add("10.1.0.0/16", 2);
+	add("10.1.2.128/25", 5);
+	assert_int_equal(look_up("10.1.2.3"), 4);
+	assert_int_equal(look_up("10.1.2.4"), 3);
+	assert_int_equal(look_up("10.1.2.200"), 5);
+	assert_int_equal(look_up("10.1.3.1"), 2);
+	assert_int_equal(look_up("10.255.255.255"), 1);
+	assert_int_equal(look_up("11.0.0.0"), NO_ROUTE);
+	assert_int_equal(delete ("10.1.2.0/24", 3, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("10.1.2.3"), 4);
+	assert_int_equal(look_up("10.1.2.4"), 2);
+	assert_int_equal(delete ("10.1.2.3/32", 4, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("10.1.2.3"), 2);
+	add("2001:db8::/32", 11);
+	add("2001:db8::1/128", 12);
+	add("2001:db8:0:0:8000::/65", 13);
+	assert_int_equal(look_up("2001:db8::1"), 12);
+	assert_int_equal(look_up("2001:db8::2"), 11);
+	assert_int_equal(look_up("2001:db8::8000:0:0:1"), 13);
+	assert_int_equal(look_up("2001:db9::"), NO_ROUTE);
+	assert_int_equal(route_count(table), 6);
+}
+
+static void test_default_routes(void **state)
+{
+	(void)state;
+	add("0.0.0.0/0", 1);
+	assert_int_equal(look_up("192.0.2.1"), 1);
+	assert_int_equal(look_up("255.255.255.255"), 1);
+	assert_int_equal(look_up("::1"), NO_ROUTE);
+	add("::/0", 2);
+	assert_int_equal(look_up("::1"), 2);
+	assert_int_equal(look_up("0.0.0.0"), 1);
+	add("192.0.2.0/31", 3);
+	add("128.0.0.0/1", 4);
+	assert_int_equal(look_up("192.0.2.1"), 3);
+	assert_int_equal(look_up("192.0.2.2"), 4);
+	assert_int_equal(look_up("127.255.255.255"), 1);
+	assert_int_equal(delete ("192.0.2.0/31", 3, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(delete ("128.0.0.0/1", 4, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("192.0.2.1"), 1);
+	assert_int_equal(delete ("0.0.0.0/0", 1, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("192.0.2.1"), NO_ROUTE);
+	assert_int_equal(look_up("ff02::1"), 2);
+}
+
+static void test_priority_then_origin_decide(void **state)
+{
+	(void)state;
+	struct route_path path = path_to(1);
+	add_path("10.0.0.0/8", path);
+	path.target.index = 2;
+	path.priority = 50;
+	path.origin = ROUTE_ORIGIN_KERNEL;
+	add_path("10.0.0.0/8", path);
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	path.target.index = 3;
+	path.origin = ROUTE_ORIGIN_AGENT;
+	add_path("10.0.0.0/8", path);
+	assert_int_equal(look_up("10.0.0.1"), 3);
+	assert_int_equal(route_count(table), 1);
+	// Added again with another priority: changed, not doubled.
+	path.priority = 200;
+	add_path("10.0.0.0/8", path);
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(delete ("10.0.0.0/8", 2, ROUTE_ORIGIN_AGENT), -ENOENT);
+	assert_int_equal(delete ("10.0.0.0/8", 2, ROUTE_ORIGIN_KERNEL), 0);
+	assert_int_equal(look_up("10.0.0.1"), 1);
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("10.0.0.1"), 3);
+	assert_int_equal(delete ("10.0.0.0/8", 3, ROUTE_ORIGIN_AGENT), 0);
+	assert_int_equal(delete ("10.0.0.0/8", 3, ROUTE_ORIGIN_AGENT), -ENOENT);
+	assert_int_equal(look_up("10.0.0.1"), NO_ROUTE);
+}
+
+static void test_generation_tells_when_lookups_change(void **state)
+{
+	(void)state;
+	uint64_t before = route_generation(table);
+	add("10.0.0.0/8", 1);
+	assert_int_not_equal(route_generation(table), before);
+	before = route_generation(table);
+	add("10.0.0.0/8", 1);
+	struct route_path standby = path_to(2);
+	standby.priority = 500;
+	add_path("10.0.0.0/8", standby);
+	assert_int_equal(delete ("10.0.0.0/8", 2, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(route_generation(table), before);
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_not_equal(route_generation(table), before);
+}
+
+static void test_equal_sets_of_paths_share_a_group(void **state)
+{
+	(void)state;
+	uint32_t before = table->groups.pool.free;
+	add("10.0.0.0/8", 1);
+	add("10.0.0.0/8", 2);
+	add("11.0.0.0/8", 2);
+	add("11.0.0.0/8", 1);
+	add("2001:db8::/32", 1);
+	add("2001:db8::/32", 2);
+	assert_int_equal(before - table->groups.pool.free, 1);
+	struct route_path heavy = path_to(2);
+	heavy.weight = 7;
+	add_path("11.0.0.0/8", heavy);
+	assert_int_equal(before - table->groups.pool.free, 2);
+	assert_int_equal(look_up("11.0.0.1"), 1);
+}
+
+static void assert_invalid(const char *prefix, struct route_path path)
+{
+	struct packet_prefix parsed = prefix_of(prefix);
+	assert_int_equal(route_add(table, &parsed, &path), -EINVAL);
+	assert_int_equal(route_count(table), 0);
+}
+
+static void test_bad_paths_are_refused(void **state)
+{
+	(void)state;
+	struct route_path path = path_to(1);
+	path.weight = 0;
+	assert_invalid("10.0.0.0/8", path);
+	path.weight = 257;
+	assert_invalid("10.0.0.0/8", path);
+	path = path_to(1);
+	path.target.kind = ROUTE_NONE;
+	assert_invalid("10.0.0.0/8", path);
+	path.target.kind = ROUTE_LOCAL_TUNNEL + 1;
+	assert_invalid("10.0.0.0/8", path);
+	path = path_to(1);
+	path.origin = ROUTE_ORIGINS;
+	assert_invalid("10.0.0.0/8", path);
+	path = path_to(1);
+	struct packet_prefix prefix = prefix_of("10.0.0.0/8");
+	prefix.address.bytes[1] = 1;
+	assert_int_equal(route_add(table, &prefix, &path), -EINVAL);
+	prefix = prefix_of("10.0.0.0/8");
+	prefix.length = 33;
+	assert_int_equal(route_add(table, &prefix, &path), -EINVAL);
+	prefix.address.family = 0;
+	assert_int_equal(route_add(table, &prefix, &path), -EINVAL);
+	struct packet_address none = {0};
+	assert_int_equal(route_lookup(table, &none, NULL).kind, ROUTE_NONE);
+}
+
+static void test_paths_go_by_origin_and_by_target(void **state)
+{
+	(void)state;
+	struct route_path kernel = path_to(1);
+	kernel.origin = ROUTE_ORIGIN_KERNEL;
+	kernel.priority = 5;
+	for (unsigned int i = 0; i < 100; i++) {
+		char text[PACKET_PREFIX_TEXT];
+		snprintf(text, sizeof(text), "10.%u.0.0/16", i);
+		add_path(text, kernel);
+		add(text, 2);
+		add(text, 3);
+	}
+	add_path("2001:db8::/32", kernel);
+	assert_int_equal(look_up("10.7.0.1"), 1);
+	assert_int_equal(route_delete_origin(table, ROUTE_ORIGIN_KERNEL), 101);
+	assert_int_equal(look_up("10.7.0.1"), 2);
+	assert_int_equal(look_up("2001:db8::1"), NO_ROUTE);
+	struct route_target target = {ROUTE_TUNNEL, 2};
+	assert_int_equal(route_delete_target(table, &target), 100);
+	assert_int_equal(look_up("10.7.0.1"), 3);
+	assert_int_equal(route_delete_target(table, &target), 0);
+	target.index = 3;
+	assert_int_equal(route_delete_target(table, &target), 100);
+	assert_int_equal(route_count(table), 0);
+}
+
+struct walk {
+	char text[512];
+	unsigned int stop;
+};
+
+static bool note(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	struct walk *walk = argument;
+	char text[PACKET_PREFIX_TEXT];
+	size_t used = strlen(walk->text);
+	snprintf(walk->text + used, sizeof(walk->text) - used, "%s %u%s;",
+		packet_prefix_format(prefix, text), path->target.index, best ? "*" : "");
+	return --walk->stop > 0;
+}
+
+static void test_walk_goes_in_order(void **state)
+{
+	(void)state;
+	add("2001:db8::/32", 6);
+	add("10.0.0.0/8", 2);
+	add("0.0.0.0/0", 1);
+	add("::/0", 5);
+	add("192.0.2.0/24", 4);
+	add("10.0.0.0/16", 3);
+	struct route_path standby = path_to(9);
+	standby.priority = 200;
+	add_path("10.0.0.0/8", standby);
+	add("10.0.0.0/8", 8);
+	struct walk walk = {.stop = 100};
+	route_walk(table, note, &walk);
+	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;10.0.0.0/8 9;10.0.0.0/8 8*;"
+				       "10.0.0.0/16 3*;192.0.2.0/24 4*;::/0 5*;2001:db8::/32 6*;");
+	walk = (struct walk){.stop = 2};
+	route_walk(table, note, &walk);
+	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;");
+}
+
+static struct packet_prefix random_host6(void)
+{
+	struct packet_prefix prefix = {.address.family = 6, .length = 128};
+	for (unsigned int i = 0; i < 16; i++)
+		prefix.address.bytes[i] = (uint8_t)rand();
+	return prefix;
+}
+
+static void test_no_more_than_max_routes(void **state)
+{
+	(void)state;
+	struct route_path path = path_to(1);
+	for (uint32_t i = 0; i < MAX_ROUTES; i++) {
+		struct packet_address address = packet_address_v4(rte_cpu_to_be_32(i << 12));
+		struct packet_prefix prefix = packet_prefix_of(&address, 24);
+		assert_int_equal(route_add(table, &prefix, &path), 0);
+	}
+	struct packet_prefix more = prefix_of("192.0.2.0/24");
+	assert_int_equal(route_add(table, &more, &path), -ENOSPC);
+	assert_int_equal(look_up("192.0.2.1"), NO_ROUTE);
+	more = prefix_of("::/0");
+	assert_int_equal(route_add(table, &more, &path), -ENOSPC);
+	add("0.0.0.0/24", 2); // a second path of a known prefix
+	assert_int_equal(route_count(table), MAX_ROUTES);
+	assert_int_equal(delete ("0.0.16.0/24", 1, ROUTE_ORIGIN_CONFIG), 0);
+	add("192.0.2.0/24", 1);
+	assert_int_equal(look_up("192.0.2.1"), 1);
+}
+
+static void test_one_prefix_has_256_paths_at_most(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < 256; i++)
+		add("10.0.0.0/8", 1000 - i);
+	struct packet_prefix prefix = prefix_of("10.0.0.0/8");
+	struct route_path path = path_to(1);
+	assert_int_equal(route_add(table, &prefix, &path), -ENOSPC);
+	assert_int_equal(look_up("10.0.0.1"), 745);
+	add("10.0.0.0/8", 745);
+}
+
+// Adds scattered host routes, each of which needs 13 nodes, until nodes run out.
+static unsigned int fill_nodes(void)
+{
+	srand(11);
+	struct route_path path = path_to(1);
+	for (unsigned int added = 0;; added++) {
+		struct packet_prefix prefix = random_host6();
+		uint32_t free = table->nodes.pool.free;
+		uint64_t generation = route_generation(table);
+		int result = route_add(table, &prefix, &path);
+		if (result == 0)
+			continue;
+		assert_int_equal(result, -ENOSPC);
+		assert_int_equal(table->nodes.pool.free, free);
+		assert_int_equal(route_generation(table), generation);
+		assert_int_equal(route_count(table), added);
+		assert_int_equal(route_lookup(table, &prefix.address, NULL).kind, ROUTE_NONE);
+		return added;
+	}
+}
+
+static void test_a_full_trie_refuses_and_stays_whole(void **state)
+{
+	(void)state;
+	assert_int_equal(tear_down(NULL), 0);
+	create_with(5000);
+	unsigned int added = fill_nodes();
+	assert_true(added > 1000 && added < 5000);
+	srand(11);
+	for (unsigned int i = 0; i < added; i++) {
+		struct packet_prefix prefix = random_host6();
+		assert_int_equal(route_lookup(table, &prefix.address, NULL).kind, ROUTE_TUNNEL);
+	}
+	// Down to the last node: a prefix of 24 bits needs one.
+	struct route_path path = path_to(3);
+	for (uint32_t free = table->nodes.pool.free; free > 0; free--) {
+		struct packet_address address = random_host6().address;
+		struct packet_prefix prefix = packet_prefix_of(&address, 24);
+		assert_int_equal(route_add(table, &prefix, &path), 0);
+	}
+	struct packet_prefix prefix = prefix_of("fe80:1200::/24");
+	assert_int_equal(table->nodes.pool.free, 0);
+	assert_int_equal(route_add(table, &prefix, &path), -ENOSPC);
+	struct route_target target = path.target;
+	route_delete_target(table, &target);
+	add("10.0.0.0/24", 2); // needs no node
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(route_delete_origin(table, ROUTE_ORIGIN_CONFIG), added + 1);
+	assert_int_equal(fill_nodes(), added);
+}
+
+static atomic_bool taken;
+
+static void *take(void *pool)
+{
+	route_pool_take(pool);
+	atomic_store(&taken, true);
+	return NULL;
+}
+
+static void test_a_number_is_reused_only_after_its_grace_period(void **state)
+{
+	(void)state;
+	struct route_pool pool;
+	pthread_t control;
+	assert_int_equal(route_pool_create(&pool, 1, reclaim), 0);
+	atomic_store(&taken, false);
+	reclaim_worker_online(reclaim, 0);
+	route_pool_give(&pool, route_pool_take(&pool));
+	assert_int_equal(pthread_create(&control, NULL, take, &pool), 0);
+	usleep(20000);
+	assert_false(atomic_load(&taken));
+	reclaim_quiescent(reclaim, 0);
+	pthread_join(control, NULL);
+	assert_true(atomic_load(&taken));
+	reclaim_worker_offline(reclaim, 0);
+	route_pool_destroy(&pool);
+}
+
+// A plain model: all paths in an array, searched from end to end.
+
+#define MODEL_PATHS 300
+
+struct model_path {
+	struct packet_prefix prefix;
+	struct route_path path;
+};
+
+struct model {
+	struct model_path paths[MODEL_PATHS];
+	unsigned int count;
+};
+
+static bool model_is_better(const struct model_path *a, const struct model_path *b)
+{
+	if (a->prefix.length != b->prefix.length)
+		return a->prefix.length > b->prefix.length;
+	if (a->path.priority != b->path.priority)
+		return a->path.priority < b->path.priority;
+	if (a->path.origin != b->path.origin)
+		return a->path.origin < b->path.origin;
+	if (a->path.target.kind != b->path.target.kind)
+		return a->path.target.kind < b->path.target.kind;
+	return a->path.target.index < b->path.target.index;
+}
+
+static struct route_target model_look_up(
+	const struct model *model, const struct packet_address *address)
+{
+	const struct model_path *best = NULL;
+	for (unsigned int i = 0; i < model->count; i++) {
+		const struct model_path *path = &model->paths[i];
+		if (packet_prefix_contains(&path->prefix, address) &&
+			(best == NULL || model_is_better(path, best)))
+			best = path;
+	}
+	return best == NULL ? (struct route_target){ROUTE_NONE, 0} : best->path.target;
+}
+
+static unsigned int model_find(const struct model *model, const struct model_path *wanted)
+{
+	unsigned int i = 0;
+	for (; i < model->count; i++)
+		if (packet_prefix_equal(&model->paths[i].prefix, &wanted->prefix) &&
+			model->paths[i].path.origin == wanted->path.origin &&
+			model->paths[i].path.target.kind == wanted->path.target.kind &&
+			model->paths[i].path.target.index == wanted->path.target.index)
+			break;
+	return i;
+}
+
+// Few values for each byte, so that prefixes lie in each other and addresses meet them.
+static struct packet_address random_address(uint8_t family)
+{
+	static const uint8_t values[] = {0, 10, 10, 10, 11, 127, 128, 255};
+	struct packet_address address = {.family = family};
+	for (unsigned int i = 0; i < (family == 4 ? 4 : 16); i++)
+		address.bytes[i] = values[rand() % 8];
+	return address;
+}
+
+// Very short prefixes write millions of entries, so the test takes few of them.
+static uint8_t random_length(uint8_t family)
+{
+	int length = rand() % (family == 4 ? 33 : 129);
+	return (uint8_t)(length >= 1 && length < 8 && rand() % 32 != 0 ? length + 8 : length);
+}
+
+static struct model_path random_path(uint8_t family)
+{
+	struct packet_address address = random_address(family);
+	struct model_path path = {
+		.prefix = packet_prefix_of(&address, random_length(family)),
+		.path = {.target = {ROUTE_TUNNEL + (unsigned int)rand() % 2, (uint32_t)rand() % 3},
+			.origin = (enum route_origin)(rand() % ROUTE_ORIGINS),
+			.priority = (uint32_t)rand() % 3,
+			.weight = 1 + (uint32_t)rand() % 2},
+	};
+	return path;
+}
+
+static void change_both(struct model *model, uint8_t family)
+{
+	struct model_path path = random_path(family);
+	if (model->count > 0 && (model->count == MODEL_PATHS || rand() % 2 == 0)) {
+		unsigned int at = (unsigned int)rand() % model->count;
+		path = model->paths[at];
+		model->paths[at] = model->paths[--model->count];
+		assert_int_equal(
+			route_delete(table, &path.prefix, &path.path.target, path.path.origin), 0);
+		return;
+	}
+	// Another path of a known prefix now and then.
+	if (model->count > 0 && rand() % 3 == 0)
+		path.prefix = model->paths[(unsigned int)rand() % model->count].prefix;
+	unsigned int at = model_find(model, &path);
+	model->paths[at] = path;
+	model->count += at == model->count;
+	assert_int_equal(route_add(table, &path.prefix, &path.path), 0);
+}
+
+static void compare_burst(const struct model *model, uint8_t family)
+{
+	struct packet_address addresses[ROUTE_BURST_MAX];
+	uint32_t words[ROUTE_BURST_MAX];
+	uint8_t bytes[ROUTE_BURST_MAX][16];
+	struct route_target targets[ROUTE_BURST_MAX];
+	unsigned int count = (unsigned int)rand() % 20;
+	for (unsigned int i = 0; i < count; i++) {
+		addresses[i] = random_address(family);
+		if (model->count > 0 && i % 2 == 0)
+			addresses[i] =
+				model->paths[(unsigned int)rand() % model->count].prefix.address;
+		addresses[i].family = family;
+		if (family == 4)
+			memset(addresses[i].bytes + 4, 0, 12);
+		words[i] = packet_address_v4_host(&addresses[i]);
+		memcpy(bytes[i], addresses[i].bytes, 16);
+	}
+	if (family == 4)
+		route_lookup4(table, words, targets, count);
+	else
+		route_lookup6(table, (const uint8_t(*)[16])bytes, targets, count);
+	for (unsigned int i = 0; i < count; i++) {
+		struct route_target expected = model_look_up(model, &addresses[i]);
+		assert_int_equal(targets[i].kind, expected.kind);
+		assert_int_equal(targets[i].index, expected.index);
+		struct packet_prefix matched;
+		struct route_target control = route_lookup(table, &addresses[i], &matched);
+		assert_int_equal(control.kind, expected.kind);
+		assert_int_equal(control.index, expected.index);
+	}
+}
+
+static void test_lookups_agree_with_a_plain_model(void **state)
+{
+	(void)state;
+	static struct model models[2];
+	srand(12);
+	for (unsigned int step = 0; step < 20000; step++) {
+		unsigned int family = (unsigned int)rand() % 2;
+		change_both(&models[family], family == 0 ? 4 : 6);
+		compare_burst(&models[0], 4);
+		compare_burst(&models[1], 6);
+	}
+	// Down to nothing, in random order.
+	for (unsigned int family = 0; family < 2; family++) {
+		struct model *model = &models[family];
+		while (model->count > 0) {
+			struct model_path path = model->paths[--model->count];
+			assert_int_equal(route_delete(table, &path.prefix, &path.path.target,
+						 path.path.origin),
+				0);
+			compare_burst(model, family == 0 ? 4 : 6);
+		}
+	}
+}
+
+// Control toggles overlapping prefixes. Before each step it notes what each watched address will
+// give after it; a reader's result must be that of a step between the one that was done before he
+// looked and the one that may have been under way when he had finished.
+
+#define STEPS   10000
+#define WATCHED 8
+#define NOT_YET (NO_ROUTE - 1)
+
+static const char *const watched4[WATCHED] = {"10.1.2.3", "10.1.2.200", "10.1.3.1", "10.9.9.9",
+	"192.0.2.1", "10.1.2.4", "0.0.0.0", "255.255.255.255"};
+static const char *const watched6[WATCHED] = {"2001:db8::1", "2001:db8::ff", "2001:db8:1::1",
+	"2001:db8:1:2:3:4:5:6", "::", "ff02::1", "2001:db8:1:2::1", "2001:db8:8000::"};
+static const char *const toggled[] = {"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24",
+	"10.1.2.128/25", "10.1.2.3/32", "10.1.2.0/30", "0.0.0.0/6", "192.0.2.0/24", "::/0",
+	"2001:db8::/32", "2001:db8::/128", "2001:db8::1/128", "2001:db8::/120", "2001:db8:1::/48",
+	"2001:db8:1:2::/64", "2001:db8:1:2:3:4:5:6/128", "2000::/3"};
+
+static _Atomic uint32_t history[2][STEPS + 2][WATCHED];
+static atomic_uint steps_done;
+
+static uint32_t as_number(struct route_target target)
+{
+	return target.kind == ROUTE_NONE ? NO_ROUTE : target.index;
+}
+
+static bool is_legal(
+	unsigned int family, unsigned int i, unsigned int first, unsigned int last, uint32_t seen)
+{
+	for (unsigned int step = first; step <= last + 1; step++)
+		if (atomic_load_explicit(&history[family][step][i], memory_order_relaxed) == seen)
+			return true;
+	return false;
+}
+
+static void *watch(void *argument)
+{
+	unsigned int worker = *(unsigned int *)argument;
+	uint32_t words[WATCHED];
+	uint8_t bytes[WATCHED][16];
+	struct route_target targets[2][WATCHED];
+	uintptr_t wrong = 0;
+	for (unsigned int i = 0; i < WATCHED; i++) {
+		struct packet_address address;
+		packet_address_parse(watched4[i], &address);
+		words[i] = packet_address_v4_host(&address);
+		packet_address_parse(watched6[i], &address);
+		memcpy(bytes[i], address.bytes, 16);
+	}
+	reclaim_worker_online(reclaim, worker);
+	for (unsigned int first = 0; first < STEPS;) {
+		first = atomic_load(&steps_done);
+		route_lookup4(table, words, targets[0], WATCHED);
+		route_lookup6(table, (const uint8_t(*)[16])bytes, targets[1], WATCHED);
+		unsigned int last = atomic_load(&steps_done);
+		for (unsigned int i = 0; i < 2 * WATCHED; i++)
+			wrong += !is_legal(i / WATCHED, i % WATCHED, first, last,
+				as_number(targets[i / WATCHED][i % WATCHED]));
+		reclaim_quiescent(reclaim, worker);
+	}
+	reclaim_worker_offline(reclaim, worker);
+	return (void *)wrong;
+}
+
+static void note_history(const struct model *model, unsigned int step)
+{
+	for (unsigned int i = 0; i < 2 * WATCHED; i++) {
+		struct packet_address address;
+		packet_address_parse(i < WATCHED ? watched4[i] : watched6[i - WATCHED], &address);
+		atomic_store_explicit(&history[i / WATCHED][step][i % WATCHED],
+			as_number(model_look_up(model, &address)), memory_order_relaxed);
+	}
+}
+
+static void toggle_one(struct model *model, unsigned int step)
+{
+	struct model_path path = {
+		.prefix = prefix_of(toggled[(unsigned int)rand() % RTE_DIM(toggled)]),
+		.path = path_to((uint32_t)rand() % 5),
+	};
+	unsigned int at = 0;
+	while (at < model->count && !packet_prefix_equal(&model->paths[at].prefix, &path.prefix))
+		at++;
+	bool is_new = at == model->count;
+	if (!is_new) {
+		path = model->paths[at];
+		model->paths[at] = model->paths[--model->count];
+	} else {
+		model->paths[model->count++] = path;
+	}
+	note_history(model, step);
+	int result =
+		is_new ? route_add(table, &path.prefix, &path.path)
+		       : route_delete(table, &path.prefix, &path.path.target, path.path.origin);
+	assert_int_equal(result, 0);
+	atomic_store(&steps_done, step);
+}
+
+static void test_workers_look_up_while_control_changes(void **state)
+{
+	(void)state;
+	static struct model model;
+	pthread_t threads[2];
+	unsigned int workers[2] = {0, 1};
+	for (unsigned int i = 0; i < 2 * (STEPS + 2) * WATCHED; i++)
+		atomic_init(&history[0][0][0] + i, NOT_YET);
+	note_history(&model, 0);
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, watch, &workers[i]), 0);
+	srand(13);
+	for (unsigned int step = 1; step <= STEPS; step++)
+		toggle_one(&model, step);
+	for (unsigned int i = 0; i < 2; i++) {
+		void *wrong;
+		pthread_join(threads[i], &wrong);
+		assert_null(wrong);
+	}
+}
+
+int main(void)
+{
+	if (test_eal_start("192") != 0)
+		return 1;
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_the_longest_prefix_wins),
+		TEST(test_default_routes),
+		TEST(test_priority_then_origin_decide),
+		TEST(test_generation_tells_when_lookups_change),
+		TEST(test_equal_sets_of_paths_share_a_group),
+		TEST(test_bad_paths_are_refused),
+		TEST(test_paths_go_by_origin_and_by_target),
+		TEST(test_walk_goes_in_order),
+		TEST(test_no_more_than_max_routes),
+		TEST(test_one_prefix_has_256_paths_at_most),
+		TEST(test_a_full_trie_refuses_and_stays_whole),
+		TEST(test_a_number_is_reused_only_after_its_grace_period),
+		TEST(test_lookups_agree_with_a_plain_model),
+		TEST(test_workers_look_up_while_control_changes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
