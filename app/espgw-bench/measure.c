@@ -139,9 +139,8 @@ static int run_rounds(struct bench *bench, struct bench_row *rows, unsigned int 
 	return check_row(bench, row, error);
 }
 
-// Buffers no larger than need be, so that they lie on few pages. With hugepages the size makes no
-// difference; with 4 KB pages a large buffer costs a TLB miss for each packet, which is none of the
-// gateway's work.
+// Buffers no larger than need be, so that they lie on few pages: with 4 KB pages, what large ones
+// cost each packet is the machine's address translation rather than the gateway's work.
 static int create_buffers(
 	struct bench *bench, enum bench_size size, uint32_t wanted, struct bench_error *error)
 {

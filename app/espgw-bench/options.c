@@ -10,7 +10,7 @@
 #include "bench.h"
 
 #define EXIT_USAGE     2
-#define ROUNDS_DEFAULT 501
+#define ROUNDS_DEFAULT 1001
 #define ROUNDS_MAX     100000 // the SAs' sequence numbers last longer
 #define SECONDS_MAX    3600
 
@@ -28,7 +28,7 @@ static const char help[] =
 	"  --path PATH      encap or decap (default: both)\n"
 	"  --size SIZE      inner IP packet: 64, 256, 512, 1024, 1400 or imix (default: all)\n"
 	"  --burst BURST    32 or 256 (default: both); the gateway takes 256 as four calls of 64\n"
-	"  --rounds N       rounds of each line of the table (default: 501; odd is best)\n"
+	"  --rounds N       rounds of each line of the table (default: 1001)\n"
 	"  --seconds S      end after about so long, with at least 11 rounds of each line\n"
 	"  --core N         core to measure on (default: the last one)\n"
 	"  --hugepages      take memory from hugepages\n"

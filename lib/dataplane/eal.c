@@ -113,7 +113,7 @@ static void add_devices(struct arguments *arguments, const struct config *config
 int dataplane_eal_start(const struct config *config, struct dataplane_error *error)
 {
 	static const char *const levels[] = {"error", "error", "warning", "info"};
-	struct arguments arguments = {0};
+	static struct arguments arguments; // EAL keeps pointers to the strings
 	add(&arguments, "espgw");
 	add_lcores(&arguments, config);
 	add(&arguments, "--file-prefix=espgw-%s", config->gateway.name);
@@ -125,7 +125,6 @@ int dataplane_eal_start(const struct config *config, struct dataplane_error *err
 		add(&arguments, "%u", config->gateway.memory_mb);
 	}
 	add_devices(&arguments, config);
-	// The strings are EAL's from now on: it keeps pointers to them.
 	if (rte_eal_init(arguments.count, arguments.list) >= 0)
 		return 0;
 	const char *hint =

@@ -60,8 +60,8 @@ void reclaim_defer(struct reclaim *reclaim, void (*function)(void *), void *argu
 {
 	struct deferred *deferred = malloc(sizeof(*deferred));
 	if (deferred == NULL) {
-		// Waiting is the one thing left that is safe.
-		rte_rcu_qsbr_synchronize(reclaim->qsbr, RTE_QSBR_THRID_INVALID);
+		// Waiting is the one thing left that is safe; what was deferred earlier goes first.
+		reclaim_synchronize(reclaim);
 		function(argument);
 		return;
 	}

@@ -198,3 +198,11 @@ def test_every_packet_is_accounted_for_under_load(pair):
         stats = gateway.call("stats")
         left = sum(source["forwarded"] for source in stats["sources"])
         assert left == sum(p["tx_packets"] for p in gateway.call("port.list")["ports"])
+
+
+def test_ipv6_inside_the_tunnels(network):
+    """Neighbour discovery on both sides, and IPv6 in ESP over IPv4."""
+    pair = Pair(network, ipv6=True).start()
+    pair.site_a.wait_for("2001:db8:192::10")
+    pair.site_a.ping("2001:db8:192::10", count=20)
+    pair.site_b.ping("2001:db8:1::2", count=20)

@@ -6,6 +6,7 @@ made: processes by their id, namespaces by their name, which nobody else uses.""
 import contextlib
 import copy
 import ctypes
+import errno
 import itertools
 import json
 import os
@@ -157,8 +158,10 @@ class Wire:
                 try:
                     self.socket.send(bytes(frame))
                     break
-                except (BlockingIOError, OSError) as error:
-                    if error.errno not in (11, 105) or time.monotonic() > deadline:
+                except OSError as error:
+                    # ENETDOWN is told once after the link was down.
+                    passing = (errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN)
+                    if error.errno not in passing or time.monotonic() > deadline:
                         raise
                     time.sleep(0.0005)
 

@@ -394,9 +394,9 @@ static void test_a_full_trie_refuses_and_stays_whole(void **state)
 		struct packet_prefix prefix = random_host6();
 		assert_int_equal(route_lookup(table, &prefix.address, NULL).kind, ROUTE_TUNNEL);
 	}
-	// Down to the last node: a prefix of 24 bits needs one.
+	// Down to the last node: a prefix of 24 bits needs one at most.
 	struct route_path path = path_to(3);
-	for (uint32_t free = table->nodes.pool.free; free > 0; free--) {
+	while (table->nodes.pool.free > 0) {
 		struct packet_address address = random_host6().address;
 		struct packet_prefix prefix = packet_prefix_of(&address, 24);
 		assert_int_equal(route_add(table, &prefix, &path), 0);
