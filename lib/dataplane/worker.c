@@ -10,6 +10,10 @@
 
 #include "internal.h"
 
+// A tenth of the weight of other programs. Not the lowest, 19: Linux 6.18 was seen to starve kernel
+// threads for a minute beside a thread of that weight which never sleeps.
+#define LOW_PRIORITY_NICE 10
+
 void worker_free_drops(struct worker *worker)
 {
 	if (worker->free_count == 0)
@@ -72,7 +76,8 @@ int worker_main(void *argument)
 	struct worker *worker = argument;
 	struct dataplane *dataplane = worker->dataplane;
 	if (dataplane->config->worker_priority == CONFIG_PRIORITY_LOW)
-		setpriority(PRIO_PROCESS, 0, 19); // of this thread: Linux counts threads
+		setpriority(
+			PRIO_PROCESS, 0, LOW_PRIORITY_NICE); // of this thread: Linux counts threads
 	reclaim_worker_online(dataplane->reclaim, worker->index);
 	atomic_store(&worker->running, true);
 	while (!atomic_load_explicit(&dataplane->stopping, memory_order_relaxed)) {
