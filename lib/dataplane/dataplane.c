@@ -191,11 +191,10 @@ int dataplane_start(
 	if (ports_start(dataplane, error) != 0 || host_path_start(dataplane, error) != 0)
 		return -1;
 	tunnel_resolve_all(dataplane->tunnels);
-	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
+	dataplane->running = true; // from the first worker on there is something to stop
+	for (unsigned int i = 0; i < dataplane->worker_count; i++)
 		if (rte_eal_remote_launch(worker_main, dataplane->workers[i], i + 1) != 0)
 			return dataplane_fail(error, "worker %u does not start", i);
-	}
-	dataplane->running = true;
 	return 0;
 }
 
@@ -210,19 +209,23 @@ static void drop_held(struct dataplane *dataplane, struct rte_ring *ring)
 	}
 }
 
-void dataplane_stop(struct dataplane *dataplane)
+static void stop_workers(struct dataplane *dataplane)
 {
-	if (!dataplane->running)
-		return;
 	dataplane->running = false;
 	atomic_store(&dataplane->stopping, true);
 	rte_eal_mp_wait_lcore();
 	for (unsigned int i = 0; i < dataplane->worker_count; i++)
 		while (!rte_ring_empty(dataplane->workers[i]->to_host))
 			host_path_drain(dataplane);
-	host_path_stop(dataplane);
 	for (unsigned int i = 0; i < dataplane->worker_count; i++)
 		drop_held(dataplane, dataplane->workers[i]->from_host);
+}
+
+void dataplane_stop(struct dataplane *dataplane)
+{
+	if (dataplane->running)
+		stop_workers(dataplane);
+	host_path_stop(dataplane);
 }
 
 void dataplane_destroy(struct dataplane *dataplane)
@@ -230,7 +233,6 @@ void dataplane_destroy(struct dataplane *dataplane)
 	if (dataplane == NULL)
 		return;
 	dataplane_stop(dataplane);
-	host_path_stop(dataplane);
 	ports_close(dataplane);
 	destroy_workers(dataplane);
 	if (dataplane->tunnels != NULL)
@@ -269,23 +271,23 @@ unsigned int dataplane_remove_interfaces(const struct config *config, FILE *mess
 	return failed;
 }
 
-// The route table's path for a configured route; false when its next hop finds no room.
-static bool make_path(struct dataplane *dataplane, const struct config_route *route,
-	enum route_origin origin, struct route_path *path)
+// Where a configured route leads. False when its next hop is not known and finds no room, or,
+// without `make`, is not known.
+static bool find_target(struct dataplane *dataplane, const struct config_route *route, bool make,
+	struct route_target *target)
 {
-	*path = (struct route_path){
-		.origin = origin, .priority = route->priority, .weight = route->weight};
 	if (route->tunnel >= 0) {
-		path->target = (struct route_target){ROUTE_TUNNEL, (uint32_t)route->tunnel};
+		*target = (struct route_target){ROUTE_TUNNEL, (uint32_t)route->tunnel};
 		return true;
 	}
+	unsigned int port = (unsigned int)route->port;
 	if (route->next_hop.family == 0) {
-		path->target = (struct route_target){ROUTE_CONNECTED, (uint32_t)route->port};
+		*target = (struct route_target){ROUTE_CONNECTED, port};
 		return true;
 	}
-	uint32_t index =
-		neighbour_get(dataplane, (unsigned int)route->port, &route->next_hop, true);
-	path->target = (struct route_target){ROUTE_ADJACENCY, index};
+	uint32_t index = make ? neighbour_get(dataplane, port, &route->next_hop, true)
+			      : neighbour_find(dataplane, port, &route->next_hop);
+	*target = (struct route_target){ROUTE_ADJACENCY, index};
 	return index != TUNNEL_NO_PATH;
 }
 
@@ -296,40 +298,108 @@ static unsigned int kernel_interface(
 				  : dataplane->ports[route->port].tap.index;
 }
 
+static int install(
+	struct dataplane *dataplane, const struct config_route *route, struct host_error *error)
+{
+	return host_route_install(dataplane->host, kernel_interface(dataplane, route),
+		&route->prefix, &route->next_hop, route->priority, error);
+}
+
+// Whether the configuration has this very route: then the kernel's is its too.
+static bool is_configured(const struct config *config, const struct config_route *route)
+{
+	for (unsigned int i = 0; i < config->route_count; i++) {
+		const struct config_route *other = &config->routes[i];
+		if (other->tunnel == route->tunnel &&
+			(route->tunnel >= 0 || other->port == route->port) &&
+			other->priority == route->priority &&
+			packet_prefix_equal(&other->prefix, &route->prefix) &&
+			packet_address_equal(&other->next_hop, &route->next_hop))
+			return true;
+	}
+	return false;
+}
+
+static void uninstall(struct dataplane *dataplane, const struct config_route *route,
+	uint32_t priority, enum route_origin origin)
+{
+	struct config_route installed = *route;
+	struct host_error ignored; // the kernel's may be gone already
+	installed.priority = priority;
+	if (origin == ROUTE_ORIGIN_AGENT && is_configured(dataplane->config, &installed))
+		return;
+	host_route_remove(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
+		&route->next_hop, priority, &ignored);
+}
+
 int dataplane_route_add(struct dataplane *dataplane, const struct config_route *route,
 	enum route_origin origin, struct dataplane_error *error)
 {
 	char text[PACKET_PREFIX_TEXT];
-	struct route_path path;
+	struct route_path path = {
+		.origin = origin, .priority = route->priority, .weight = route->weight};
 	struct host_error cause;
+	uint32_t before;
 	packet_prefix_format(&route->prefix, text);
-	if (!make_path(dataplane, route, origin, &path))
+	if (!find_target(dataplane, route, true, &path.target))
 		return dataplane_fail(error,
 			"route %s: its next hop finds no room; raise gateway.max_neighbours", text);
+	bool had = path_priority(dataplane, &route->prefix, &path.target, origin, &before);
+	if (install(dataplane, route, &cause) != 0)
+		return dataplane_fail(error, "%s", cause.text);
 	int result = path_add(dataplane, &route->prefix, &path);
-	if (result != 0)
+	if (result != 0) {
+		uninstall(dataplane, route, route->priority, origin);
 		return dataplane_fail(error, "route %s: %s; raise gateway.max_routes", text,
 			result == -ENOSPC ? "the route table is full" : strerror(-result));
-	if (host_route_install(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
-		    &route->next_hop, route->priority, &cause) == 0)
-		return 0;
-	path_delete(dataplane, &route->prefix, &path.target, origin);
-	return dataplane_fail(error, "%s", cause.text);
+	}
+	if (had && before != route->priority)
+		uninstall(dataplane, route, before, origin);
+	return 0;
 }
 
 int dataplane_route_delete(struct dataplane *dataplane, const struct config_route *route,
 	enum route_origin origin, struct dataplane_error *error)
 {
 	char text[PACKET_PREFIX_TEXT];
-	struct route_path path;
-	struct host_error cause;
+	struct route_target target;
+	uint32_t priority;
 	packet_prefix_format(&route->prefix, text);
-	if (!make_path(dataplane, route, origin, &path) ||
-		path_delete(dataplane, &route->prefix, &path.target, origin) != 0)
+	if (!find_target(dataplane, route, false, &target) ||
+		!path_priority(dataplane, &route->prefix, &target, origin, &priority) ||
+		path_delete(dataplane, &route->prefix, &target, origin) != 0)
 		return dataplane_fail(error, "route %s: there is no such route", text);
-	host_route_remove(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
-		&route->next_hop, route->priority, &cause); // the kernel's may be gone already
+	uninstall(dataplane, route, priority, origin);
 	return 0;
+}
+
+// An agent's path, as the route that it was added as.
+static bool install_agents(const struct packet_prefix *prefix, const struct route_path *path,
+	bool best, void *argument)
+{
+	struct dataplane *dataplane = argument;
+	struct config_route route = {.prefix = *prefix, .tunnel = -1, .priority = path->priority};
+	struct host_error ignored;
+	unsigned int port = path->target.index;
+	(void)best;
+	if (path->origin != ROUTE_ORIGIN_AGENT)
+		return true;
+	if (path->target.kind == ROUTE_TUNNEL)
+		route.tunnel = (int)path->target.index;
+	else if (path->target.kind == ROUTE_ADJACENCY &&
+		 !dataplane_adjacency(dataplane, path->target.index, &port, &route.next_hop))
+		return true;
+	route.port = (int)port;
+	install(dataplane, &route, &ignored);
+	return true;
+}
+
+void dataplane_install_routes(struct dataplane *dataplane)
+{
+	struct host_error ignored; // an interface may still be down: its coming up calls again
+	for (unsigned int i = 0; i < dataplane->config->route_count; i++)
+		install(dataplane, &dataplane->config->routes[i], &ignored);
+	route_walk(dataplane->routes, install_agents, dataplane);
 }
 
 void dataplane_set_event_handler(

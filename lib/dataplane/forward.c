@@ -144,13 +144,10 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 }
 
 // Link-local groups (OSPF and the like over the tunnel) are the host's business.
-static bool is_link_local_group(const struct rte_mbuf *packet)
+static bool is_link_scope(const struct rte_mbuf *packet)
 {
 	struct packet_address destination = destination_of(packet);
-	const uint8_t *bytes = destination.bytes;
-	if (destination.family == 4)
-		return bytes[0] == 224 && bytes[1] == 0 && bytes[2] == 0;
-	return bytes[0] == 0xff && (bytes[1] & 0x0f) == 2;
+	return packet_address_is_link_scope(&destination);
 }
 
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
@@ -177,15 +174,18 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 			refuse_unresolved(worker, packets[i], targets[i].index, tunnels[i]);
 			break;
 		case ROUTE_TUNNEL:
-			gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
-				tunnels[i]);
+			if (is_link_scope(packets[i])) // as when the tunnel takes everything
+				punt_ip(worker, packets[i], tunnels[i]);
+			else
+				gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
+					tunnels[i]);
 			break;
 		case ROUTE_LOCAL_PORT:
 		case ROUTE_LOCAL_TUNNEL:
 			punt_ip(worker, packets[i], tunnels[i]);
 			break;
 		default:
-			if (is_link_local_group(packets[i]))
+			if (is_link_scope(packets[i]))
 				punt_ip(worker, packets[i], tunnels[i]);
 			else
 				worker_drop_of_tunnel(

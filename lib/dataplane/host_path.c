@@ -15,10 +15,10 @@
 #include "internal.h"
 
 #define TICK_NANOSECONDS 500000
-#define TICKS_PER_CHORE  20     // 10 ms: reclamation, ways to endpoints
-#define TICKS_PER_WATCH  2000   // 1 s: links
-#define TICKS_PER_AGE    120000 // 1 min: neighbours
-#define FRAMES_PER_READ  64     // of one interface before others have their turn
+#define TICKS_PER_CHORE  20    // 10 ms: reclamation, ways to endpoints
+#define TICKS_PER_WATCH  2000  // 1 s: links
+#define TICKS_PER_AGE    20000 // 10 s: neighbours
+#define FRAMES_PER_READ  64    // of one interface before others have their turn
 
 // Wide enough for every header that may be put before a packet from a TUN.
 _Static_assert(RTE_PKTMBUF_HEADROOM >= ESP_HEADROOM_MAX + ETHERNET_SIZE, "headroom");
@@ -78,6 +78,7 @@ static void read_interface(struct dataplane *dataplane, int fd, uint16_t source,
 // What libevent hands back for an interface.
 struct reader {
 	struct dataplane *dataplane;
+	struct event *event;
 	uint16_t source;
 	uint32_t from;
 };
@@ -86,7 +87,11 @@ static void on_readable(evutil_socket_t fd, short events, void *argument)
 {
 	(void)events;
 	struct reader *reader = argument;
+	errno = 0;
 	read_interface(reader->dataplane, fd, reader->source, reader->from);
+	// The interface was removed: its descriptor stays readable for ever, with nothing to read.
+	if (errno == EBADFD)
+		event_del(reader->event);
 }
 
 static void write_frame(struct dataplane *dataplane, struct rte_mbuf *packet)
@@ -168,6 +173,11 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 	ticks++;
 	if (ticks % TICKS_PER_CHORE == 0) {
 		reclaim_poll(dataplane->reclaim);
+		path_retry(dataplane);
+		if (dataplane->reinstall) {
+			dataplane->reinstall = false;
+			dataplane_install_routes(dataplane);
+		}
 		if (dataplane->underlay_changed) {
 			dataplane->underlay_changed = false;
 			tunnel_resolve_all(dataplane->tunnels);
@@ -240,9 +250,10 @@ static struct event *watch(struct dataplane *dataplane, int fd, uint16_t source,
 	struct reader *reader = malloc(sizeof(*reader));
 	if (reader == NULL)
 		return NULL;
-	*reader = (struct reader){dataplane, source, from};
+	*reader = (struct reader){.dataplane = dataplane, .source = source, .from = from};
 	struct event *event =
 		event_new(dataplane->base, fd, EV_READ | EV_PERSIST, on_readable, reader);
+	reader->event = event;
 	if (event == NULL || event_add(event, NULL) != 0) {
 		free(reader);
 		return NULL;

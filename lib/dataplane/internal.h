@@ -68,6 +68,7 @@ struct adjacency {
 	bool has_route;        // a host route leads here
 	bool managed;          // the kernel keeps it fresh
 	bool reported;         // in the netlink dump under way
+	uint8_t idle;          // agings since it was used last
 	uint8_t port;
 	struct packet_address address;
 	uint64_t asked; // when the kernel was asked last, nanoseconds
@@ -112,6 +113,7 @@ struct worker_poll {
 struct worker_output {
 	unsigned int count;
 	struct rte_mbuf *packets[2 * BURST_MAX];
+	uint32_t tunnels[2 * BURST_MAX]; // that drops count for, or NO_TUNNEL
 };
 
 // Tokens for packets to the host, refilled by time.
@@ -159,6 +161,8 @@ struct dataplane {
 	unsigned int underlay_count, underlay_room;
 	uint64_t resolved_generation; // of the routes when the tunnels' ways were resolved last
 	bool underlay_changed;
+	bool underlay_incomplete; // a route by an outside port found no room in the table
+	bool reinstall;           // links changed: the kernel may have lost routes of ours
 	struct host *host;
 	struct host_interface *tuns; // [tunnel]
 	struct event **tun_events;
@@ -245,9 +249,12 @@ void ports_watch(struct dataplane *dataplane); // once a second: links and remov
 int neighbours_create(struct dataplane *dataplane, struct dataplane_error *error);
 void neighbours_destroy(struct dataplane *dataplane);
 // Index of the adjacency for this next hop, made when it is new; TUNNEL_NO_PATH when the table is
-// full. `pin`: a route or tunnel depends on it, so the kernel is asked and it never goes.
+// full. `pin`: a route or tunnel depends on it, so the kernel is asked, and it stays while they do.
 uint32_t neighbour_get(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, bool pin);
+// As above, but makes none.
+uint32_t neighbour_find(
+	const struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac);
 void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
@@ -255,7 +262,10 @@ void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 void neighbour_connected(
 	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_wanted(struct dataplane *dataplane, uint32_t adjacency);
-void neighbours_age(struct dataplane *dataplane); // once a minute
+// A tunnel's route for this prefix has come: host routes within it that are not more specific go.
+void neighbours_reroute(struct dataplane *dataplane, const struct packet_prefix *prefix);
+// Every ten seconds: drops what is neither used nor resolved, nor any route's or tunnel's next hop.
+void neighbours_age(struct dataplane *dataplane);
 // A netlink dump of the kernel's neighbours begins and has ended: what it did not report is gone.
 void neighbours_begin_dump(struct dataplane *dataplane);
 void neighbours_end_dump(struct dataplane *dataplane);
@@ -265,6 +275,14 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
 void path_delete_origin(struct dataplane *dataplane, enum route_origin origin);
+// The priority of a path that path_add has added. False when there is none.
+bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin, uint32_t *priority);
+// Tries again what found no room in the workers' table.
+void path_retry(struct dataplane *dataplane);
+// Calls `each` with every next hop that routes by outside ports have.
+void path_each_adjacency(
+	struct dataplane *dataplane, void (*each)(struct dataplane *, uint32_t adjacency));
 uint32_t path_resolve(void *dataplane, const struct packet_address *destination);
 // mirror.c: netlink to neighbours and routes
 int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
@@ -278,6 +296,8 @@ void host_path_close(struct dataplane *dataplane);
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 
+// Installs the routes of configuration and agents in the kernel, where they are not.
+void dataplane_install_routes(struct dataplane *dataplane);
 uint64_t dataplane_now(void); // CLOCK_MONOTONIC, nanoseconds
 // Writes the message; returns -1.
 int dataplane_fail(struct dataplane_error *error, const char *format, ...)

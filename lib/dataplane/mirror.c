@@ -16,6 +16,7 @@ struct mirrored {
 	bool reported; // in the dump under way
 	unsigned int count;
 	struct route_target targets[HOST_NEXT_HOPS];
+	uint32_t weights[HOST_NEXT_HOPS];
 };
 
 static void *mirrored_routes; // tsearch: control thread, one data plane a process
@@ -29,12 +30,61 @@ static int compare(const void *a, const void *b)
 	return (x->metric > y->metric) - (x->metric < y->metric);
 }
 
+static const struct mirrored *at_least; // set on the way that tfind takes down the tree
+
+// Finds the route of the key's prefix with the lowest metric that is not under the key's.
+static int compare_at_least(const void *key, const void *node)
+{
+	const struct mirrored *x = key, *y = node;
+	int result = memcmp(&x->prefix, &y->prefix, sizeof(x->prefix));
+	if (result != 0)
+		return result;
+	if (y->metric < x->metric)
+		return 1;
+	at_least = y;
+	return -1;
+}
+
+// Index of the target among the route's, or count.
+static unsigned int target_index(const struct mirrored *mirrored, const struct route_target *target)
+{
+	unsigned int i = 0;
+	while (i < mirrored->count && (mirrored->targets[i].kind != target->kind ||
+					      mirrored->targets[i].index != target->index))
+		i++;
+	return i;
+}
+
+// The kernel may have a prefix by one next hop under several metrics, but the table knows one path
+// for them: it gets the lowest metric that is left, or goes with the last.
+static int settle(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_target *target)
+{
+	struct mirrored key = {.prefix = *prefix};
+	do {
+		at_least = NULL;
+		tfind(&key, &mirrored_routes, compare_at_least);
+		if (at_least == NULL)
+			break;
+		unsigned int i = target_index(at_least, target);
+		if (i < at_least->count) {
+			struct route_path path = {.target = *target,
+				.origin = ROUTE_ORIGIN_KERNEL,
+				.priority = at_least->metric,
+				.weight = at_least->weights[i]};
+			return path_add(dataplane, prefix, &path);
+		}
+		key.metric = at_least->metric + 1;
+	} while (key.metric != 0);
+	return path_delete(dataplane, prefix, target, ROUTE_ORIGIN_KERNEL);
+}
+
 static void take_back(struct dataplane *dataplane, struct mirrored *mirrored)
 {
-	for (unsigned int i = 0; i < mirrored->count; i++)
-		path_delete(
-			dataplane, &mirrored->prefix, &mirrored->targets[i], ROUTE_ORIGIN_KERNEL);
+	unsigned int count = mirrored->count;
 	mirrored->count = 0;
+	for (unsigned int i = 0; i < count; i++)
+		settle(dataplane, &mirrored->prefix, &mirrored->targets[i]);
 }
 
 static bool find_target(
@@ -104,13 +154,13 @@ static void on_route_added(void *argument, const struct host_route *route)
 	mirrored->reported = true;
 	mirrored->count = 0;
 	for (unsigned int i = 0; i < route->next_hop_count; i++) {
-		struct route_path path = {.origin = ROUTE_ORIGIN_KERNEL,
-			.priority = route->metric,
-			.weight = route->next_hops[i].weight};
-		if (!find_target(dataplane, &route->next_hops[i], &path.target) ||
-			path_add(dataplane, &route->prefix, &path) != 0)
+		struct route_target target;
+		if (!find_target(dataplane, &route->next_hops[i], &target))
 			continue;
-		mirrored->targets[mirrored->count++] = path.target;
+		mirrored->targets[mirrored->count] = target;
+		mirrored->weights[mirrored->count++] = route->next_hops[i].weight;
+		if (settle(dataplane, &route->prefix, &target) != 0)
+			mirrored->count--;
 	}
 	// New ways stand before old ones go, so that no packet meets a gap.
 	for (unsigned int i = 0; i < before.count; i++) {
@@ -119,8 +169,7 @@ static void on_route_added(void *argument, const struct host_route *route)
 			kept |= memcmp(&before.targets[i], &mirrored->targets[j],
 					sizeof(before.targets[i])) == 0;
 		if (!kept)
-			path_delete(
-				dataplane, &before.prefix, &before.targets[i], ROUTE_ORIGIN_KERNEL);
+			settle(dataplane, &before.prefix, &before.targets[i]);
 	}
 }
 
@@ -172,7 +221,10 @@ static void on_dump_began(void *argument)
 
 static void on_dump_ended(void *argument)
 {
-	neighbours_end_dump(argument);
+	struct dataplane *dataplane = argument;
+	neighbours_end_dump(dataplane);
+	// A dump follows a change of links, and a link that goes down takes its routes with it.
+	dataplane->reinstall = dataplane->running;
 	for (;;) {
 		unreported = NULL;
 		twalk(mirrored_routes, find_unreported);

@@ -11,6 +11,7 @@
 
 #include "internal.h"
 
+#define IDLE_MAX  6 // agings, a minute together, that a resolved neighbour stays unused
 #define ASK_AGAIN UINT64_C(500000000) // nanoseconds between two requests for one neighbour
 
 struct key {
@@ -55,7 +56,7 @@ void neighbours_destroy(struct dataplane *dataplane)
 	rte_free(dataplane->adjacencies);
 }
 
-static uint32_t find(
+uint32_t neighbour_find(
 	const struct dataplane *dataplane, unsigned int port, const struct packet_address *address)
 {
 	struct key key = key_of(port, address);
@@ -78,6 +79,7 @@ static uint32_t insert(
 	adjacency->address = *address;
 	adjacency->pinned = adjacency->is_static = adjacency->has_route = false;
 	adjacency->managed = false;
+	adjacency->idle = 0;
 	adjacency->asked = 0;
 	atomic_store(&adjacency->wanted, false);
 	atomic_store(&adjacency->used, true);
@@ -155,10 +157,26 @@ static void add_host_route(struct dataplane *dataplane, uint32_t index)
 	adjacency->has_route = route_add(dataplane->routes, &prefix, &path) == 0;
 }
 
+void neighbours_reroute(struct dataplane *dataplane, const struct packet_prefix *prefix)
+{
+	uint32_t count = (uint32_t)rte_hash_max_key_id(dataplane->adjacency_index) + 1;
+	for (uint32_t i = 0; i < count && prefix->length != 0; i++) {
+		struct adjacency *adjacency = &dataplane->adjacencies[i];
+		if (!adjacency->in_table || !adjacency->has_route ||
+			!packet_prefix_contains(prefix, &adjacency->address))
+			continue;
+		struct packet_prefix host = host_prefix(&adjacency->address);
+		struct route_target target = {ROUTE_ADJACENCY, i};
+		route_delete(dataplane->routes, &host, &target, ROUTE_ORIGIN_NEIGHBOUR);
+		adjacency->has_route = false;
+		add_host_route(dataplane, i); // unless the tunnel's prefix is the longer one now
+	}
+}
+
 uint32_t neighbour_get(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, bool pin)
 {
-	uint32_t index = find(dataplane, port, address);
+	uint32_t index = neighbour_find(dataplane, port, address);
 	if (index == TUNNEL_NO_PATH)
 		index = insert(dataplane, port, address);
 	if (index == TUNNEL_NO_PATH)
@@ -174,7 +192,7 @@ uint32_t neighbour_get(struct dataplane *dataplane, unsigned int port,
 void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac)
 {
-	uint32_t index = find(dataplane, port, address);
+	uint32_t index = neighbour_find(dataplane, port, address);
 	if (index == TUNNEL_NO_PATH) {
 		if (mac == NULL)
 			return;
@@ -208,6 +226,11 @@ void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 void neighbour_connected(
 	struct dataplane *dataplane, unsigned int port, const struct packet_address *address)
 {
+	// Whoever sweeps a whole network must not take the room of those that answer.
+	if (neighbour_find(dataplane, port, address) == TUNNEL_NO_PATH &&
+		(uint32_t)rte_hash_count(dataplane->adjacency_index) >
+			dataplane->config->gateway.max_neighbours / 2)
+		return;
 	uint32_t index = neighbour_get(dataplane, port, address, false);
 	if (index == TUNNEL_NO_PATH)
 		return;
@@ -224,15 +247,52 @@ void neighbour_wanted(struct dataplane *dataplane, uint32_t index)
 	atomic_store(&adjacency->wanted, false);
 }
 
+static void pin(struct dataplane *dataplane, uint32_t index)
+{
+	if (index != TUNNEL_NO_PATH)
+		dataplane->adjacencies[index].pinned = true;
+}
+
+static bool pin_target(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	(void)prefix;
+	(void)best;
+	if (path->target.kind == ROUTE_ADJACENCY && path->origin != ROUTE_ORIGIN_NEIGHBOUR)
+		pin(argument, path->target.index);
+	return true;
+}
+
+// Pins what routes and tunnels lead to now, and nothing else.
+static void pin_next_hops(struct dataplane *dataplane, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		dataplane->adjacencies[i].pinned = dataplane->adjacencies[i].is_static;
+	route_walk(dataplane->routes, pin_target, dataplane);
+	path_each_adjacency(dataplane, pin);
+	for (unsigned int i = 0; i < tunnel_count(dataplane->tunnels); i++) {
+		const struct tunnel_egress *egress =
+			atomic_load(&tunnel_get(dataplane->tunnels, i)->egress);
+		if (egress != NULL)
+			pin(dataplane, atomic_load(&egress->adjacency));
+	}
+}
+
 void neighbours_age(struct dataplane *dataplane)
 {
 	uint32_t count = (uint32_t)rte_hash_max_key_id(dataplane->adjacency_index) + 1;
+	pin_next_hops(dataplane, count);
 	for (uint32_t i = 0; i < count; i++) {
 		struct adjacency *adjacency = &dataplane->adjacencies[i];
 		if (!adjacency->in_table || adjacency->pinned)
 			continue;
-		if (!atomic_exchange(&adjacency->used, false))
+		bool resolved = atomic_load(&adjacency->link) & ADJACENCY_RESOLVED;
+		adjacency->idle =
+			atomic_exchange(&adjacency->used, false) ? 0 : adjacency->idle + 1;
+		if (adjacency->idle >= (resolved ? IDLE_MAX : 1))
 			drop_adjacency(dataplane, i);
+		else if (!adjacency->managed)
+			ask(dataplane, adjacency); // the kernel learned it by itself
 	}
 }
 

@@ -35,8 +35,7 @@ static bool is_outside(const struct dataplane *dataplane, const struct route_tar
 
 static bool covers(const struct packet_prefix *outer, const struct packet_prefix *inner)
 {
-	return outer->length != 0 && outer->length <= inner->length &&
-	       packet_prefix_contains(outer, &inner->address);
+	return outer->length <= inner->length && packet_prefix_contains(outer, &inner->address);
 }
 
 static bool is_hidden(const struct dataplane *dataplane, const struct underlay_route *route)
@@ -59,10 +58,11 @@ static void reconcile(struct dataplane *dataplane)
 		if (route->is_tunnel)
 			continue;
 		bool wanted = !is_hidden(dataplane, route);
-		if (wanted && !route->in_table)
+		if (wanted && !route->in_table) {
 			route->in_table =
 				route_add(dataplane->routes, &route->prefix, &route->path) == 0;
-		else if (!wanted && route->in_table) {
+			dataplane->underlay_incomplete |= !route->in_table;
+		} else if (!wanted && route->in_table) {
 			route_delete(dataplane->routes, &route->prefix, &route->path.target,
 				route->path.origin);
 			route->in_table = false;
@@ -120,10 +120,12 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 		}
 		route->in_table = true;
 	}
-	if (is_tunnel)
+	if (is_tunnel) {
 		reconcile(dataplane);
-	else
+		neighbours_reroute(dataplane, prefix);
+	} else {
 		dataplane->underlay_changed = true;
+	}
 	return 0;
 }
 
@@ -142,6 +144,60 @@ int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	else
 		dataplane->underlay_changed = true;
 	return 0;
+}
+
+void path_retry(struct dataplane *dataplane)
+{
+	if (!dataplane->underlay_incomplete)
+		return;
+	dataplane->underlay_incomplete = false;
+	reconcile(dataplane);
+}
+
+struct path_search {
+	const struct packet_prefix *prefix;
+	const struct route_target *target;
+	enum route_origin origin;
+	uint32_t priority;
+	bool found;
+};
+
+static bool match_path(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	struct path_search *search = argument;
+	(void)best;
+	search->found = path->origin == search->origin &&
+			path->target.kind == search->target->kind &&
+			path->target.index == search->target->index &&
+			packet_prefix_equal(prefix, search->prefix);
+	search->priority = path->priority;
+	return !search->found;
+}
+
+bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin, uint32_t *priority)
+{
+	const struct underlay_route *route = find(dataplane, prefix, target, origin);
+	if (route != NULL) {
+		*priority = route->path.priority;
+		return true;
+	}
+	if (target->kind == ROUTE_TUNNEL)
+		return false;
+	// Next hops inside are few.
+	struct path_search search = {.prefix = prefix, .target = target, .origin = origin};
+	route_walk(dataplane->routes, match_path, &search);
+	*priority = search.priority;
+	return search.found;
+}
+
+void path_each_adjacency(
+	struct dataplane *dataplane, void (*each)(struct dataplane *, uint32_t adjacency))
+{
+	for (unsigned int i = 0; i < dataplane->underlay_count; i++)
+		if (dataplane->underlay[i].path.target.kind == ROUTE_ADJACENCY)
+			each(dataplane, dataplane->underlay[i].path.target.index);
 }
 
 // Longest prefix, then lowest priority.

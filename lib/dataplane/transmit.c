@@ -5,11 +5,13 @@
 
 #include "internal.h"
 
-static inline void append(struct worker *worker, const struct port *port, struct rte_mbuf *packet)
+static inline void append(
+	struct worker *worker, const struct port *port, struct rte_mbuf *packet, uint32_t tunnel)
 {
 	struct worker_output *output = &worker->output[port->index];
 	if (unlikely(output->count == RTE_DIM(output->packets)))
 		transmit_flush(worker);
+	output->tunnels[output->count] = tunnel;
 	output->packets[output->count++] = packet;
 	worker->outputs |= UINT64_C(1) << port->index;
 }
@@ -19,7 +21,7 @@ void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct
 	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
 		worker_drop(worker, packet, DROP_PORT_DOWN);
 	else
-		append(worker, port, packet);
+		append(worker, port, packet, NO_TUNNEL);
 }
 
 // Tells control once that an adjacency's MAC is needed.
@@ -94,7 +96,7 @@ void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint
 			continue;
 		}
 		write_ethernet(packets[i], &hop);
-		append(worker, hop.port, packets[i]);
+		append(worker, hop.port, packets[i], tunnels[i]);
 	}
 }
 
@@ -117,7 +119,7 @@ static void flush_port(struct worker *worker, unsigned int index)
 	worker->source->forwarded += sent;
 	for (unsigned int i = sent; i < output->count; i++) {
 		bytes -= output->packets[i]->pkt_len;
-		worker_drop(worker, output->packets[i], DROP_TX_FULL);
+		worker_drop_of_tunnel(worker, output->packets[i], DROP_TX_FULL, output->tunnels[i]);
 	}
 	queue->tx_packets += sent;
 	queue->tx_bytes += bytes;

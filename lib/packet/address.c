@@ -167,6 +167,17 @@ bool packet_address_is_multicast(const struct packet_address *address)
 	return address->family == 6 && address->bytes[0] == 0xff;
 }
 
+bool packet_address_is_link_scope(const struct packet_address *address)
+{
+	const uint8_t *bytes = address->bytes;
+	if (address->family == 4)
+		return packet_address_v4_host(address) == UINT32_MAX ||
+		       (bytes[0] == 224 && bytes[1] == 0 && bytes[2] == 0);
+	if (bytes[0] == 0xff)
+		return (bytes[1] & 0x0f) <= 2;
+	return bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80;
+}
+
 bool packet_address_is_unspecified(const struct packet_address *address)
 {
 	static const uint8_t zero[sizeof(address->bytes)];

@@ -71,6 +71,8 @@ struct packet_prefix packet_prefix_of(const struct packet_address *address, uint
 bool packet_prefix_contains(
 	const struct packet_prefix *prefix, const struct packet_address *address);
 bool packet_address_is_multicast(const struct packet_address *address);
+// Never crosses a router: 224.0.0.0/24, 255.255.255.255, ff01::/16, ff02::/16, fe80::/10.
+bool packet_address_is_link_scope(const struct packet_address *address);
 // 0.0.0.0 or ::, or family 0.
 bool packet_address_is_unspecified(const struct packet_address *address);
 bool packet_address_is_loopback(const struct packet_address *address);

@@ -161,3 +161,101 @@ def test_neighbours_inside_are_asked_for_and_kept(pair):
     assert "managed" in shown
     with pair.b.dropping():
         pair.site_a.ping("192.168.192.20", count=20)
+
+
+def test_a_tunnel_route_takes_over_from_a_neighbour(bench):
+    """The neighbour was there first, on the port's own network; its address is the tunnel's now."""
+    sa = bench.sa_out("tunnel01")
+    sent = probe(Bench.BEHIND["tunnel01"], Bench.HOST)
+    into = bench.sa_in()
+    bench.send_outside(into.encrypt(sent))
+    bench.arrives_inside(sent)
+    gateway = bench.gateway
+    gateway.call("route.add", prefix="203.0.113.64/26", tunnel="tunnel01")
+    namespace = gateway.namespace
+    namespace.ip("neigh", "replace", "203.0.113.77", "lladdr", bench.outside.mac, "dev", "wan")
+    gateway.call("route.delete", prefix="203.0.113.64/26", tunnel="tunnel01")
+    namespace.ip("neigh", "replace", "203.0.113.78", "lladdr", bench.outside.mac, "dev", "wan")
+    wait_until(lambda: gateway.routes(prefix="203.0.113.78/32", origin="neighbour"),
+               "the neighbour has a host route")
+    gateway.call("route.add", prefix="203.0.113.64/26", tunnel="tunnel01")
+    assert not gateway.routes(prefix="203.0.113.78/32", origin="neighbour")
+    for address in ("203.0.113.77", "203.0.113.78"):
+        assert bench.esp_of(probe(Bench.HOST, address))[ESP].spi == sa.spi
+    gateway.call("route.delete", prefix="203.0.113.64/26", tunnel="tunnel01")
+    for address in ("203.0.113.77", "203.0.113.78"):
+        namespace.ip("neigh", "delete", address, "dev", "wan")
+
+
+def test_everything_into_a_tunnel_beside_the_kernels_default_route(bench):
+    """The kernel's default route out of wan is the better one by its metric, but is no tunnel."""
+    sa = bench.sa_out("tunnel01")
+    gateway = bench.gateway
+    gateway.call("route.add", prefix="0.0.0.0/0", tunnel="tunnel01")
+    namespace = gateway.namespace
+    namespace.ip("route", "add", "default", "via", "203.0.113.99", "dev", "wan")
+    namespace.ip("route", "add", "9.9.9.0/24", "via", "203.0.113.99", "dev", "wan")
+    for _ in range(20):
+        assert bench.esp_of(probe(Bench.HOST, "8.8.8.8"))[ESP].spi == sa.spi
+    bench.outside.flush()
+    before = gateway.drops().get("host_cleartext", 0)
+    namespace.ping("9.9.9.9", 1, 0.2, 56, False)
+    wait_until(lambda: gateway.drops().get("host_cleartext", 0) > before, "cleartext is stopped")
+    bench.outside.nothing(lambda data: esp.is_ip(data) and esp.is_ip(data).dst == "9.9.9.9")
+    namespace.ip("route", "delete", "9.9.9.0/24")
+    namespace.ip("route", "delete", "default", "via", "203.0.113.99")
+    gateway.call("route.delete", prefix="0.0.0.0/0", tunnel="tunnel01")
+
+
+def test_one_next_hop_under_two_metrics(bench):
+    """Taking one of them away leaves the other."""
+    gateway, namespace = bench.gateway, bench.gateway.namespace
+    for metric in ("100", "200"):
+        namespace.ip("route", "add", "10.80.0.0/16", "via", Bench.HOST, "dev", "lan", "metric", metric)
+    wait_until(lambda: gateway.routes(prefix="10.80.0.0/16", priority=100), "the better metric counts")
+    namespace.ip("route", "delete", "10.80.0.0/16", "metric", "100")
+    wait_until(lambda: gateway.routes(prefix="10.80.0.0/16", priority=200), "the other is left")
+    namespace.ip("route", "delete", "10.80.0.0/16", "metric", "200")
+    wait_until(lambda: not gateway.routes(prefix="10.80.0.0/16"), "both are gone")
+
+
+def test_kernel_keeps_what_another_origin_still_has(bench):
+    gateway, prefix = bench.gateway, "192.168.192.0/26"
+
+    def shown():
+        return gateway.namespace.ip("route", "show", prefix, "proto", "229")
+    before = shown()
+    gateway.call("route.add", prefix=prefix, tunnel="tunnel01", priority=100)
+    gateway.call("route.delete", prefix=prefix, tunnel="tunnel01")
+    assert shown() == before  # the configuration's own
+    gateway.call("route.add", prefix="10.81.0.0/16", tunnel="tunnel01", priority=100)
+    gateway.call("route.add", prefix="10.81.0.0/16", tunnel="tunnel01", priority=200)
+    kernel = gateway.namespace.ip("route", "show", "10.81.0.0/16")
+    assert "metric 200" in kernel and "metric 100" not in kernel
+    gateway.call("route.delete", prefix="10.81.0.0/16", tunnel="tunnel01")
+    assert not gateway.namespace.ip("route", "show", "10.81.0.0/16")
+
+
+def test_routes_come_back_with_their_interface(bench):
+    """The kernel forgets the routes of an interface that goes down."""
+    namespace = bench.gateway.namespace
+    bench.gateway.call("route.add", prefix="10.82.0.0/16", tunnel="tunnel01")
+    namespace.ip("link", "set", "tunnel01", "down")
+    assert not namespace.ip("route", "show", "192.168.192.0/26")
+    namespace.ip("link", "set", "tunnel01", "up")
+    for prefix in ("192.168.192.0/26", "10.82.0.0/16"):
+        wait_until(lambda prefix=prefix: "dev tunnel01" in namespace.ip("route", "show", prefix),
+                   f"{prefix} is back")
+    bench.gateway.call("route.delete", prefix="10.82.0.0/16", tunnel="tunnel01")
+
+
+def test_deleting_what_is_not_there_takes_no_room(network):
+    bench = Bench(network)
+    bench.gateway.config["gateway"] = {**bench.gateway.config.get("gateway", {}),
+                                       "max_neighbours": 64}
+    bench.start()
+    for i in range(80):
+        refused = bench.gateway.espctl("route", "delete", "10.83.0.0/16", "--port", "wan",
+                                       "--next-hop", f"203.0.113.{100 + i}", check=False)
+        assert refused.returncode == 1 and "no such route" in refused.stderr
+    bench.gateway.call("route.add", prefix="10.83.0.0/16", port="wan", next_hop="203.0.113.250")

@@ -26,8 +26,6 @@ ESPCTL = BUILD / "app/espctl/espctl"
 # Sanitizers and emulation are slower: all waiting is multiplied by this.
 PATIENCE = float(os.environ.get("ESPGW_TEST_PATIENCE", "1"))
 
-# On a machine that is busy with other things, workers of normal priority get their share.
-PRIORITY = os.environ.get("ESPGW_TEST_PRIORITY", "low")
 CLONE_NEWNET = 0x40000000
 
 networks = []  # those that exist now, for the logs of a failed test
@@ -80,7 +78,7 @@ class Namespace:
         return run("ip", "-n", self.name, *arguments, check=check).stdout
 
     # Programs enter by setns alone: `ip netns exec` would mount /sys anew, and unmounting waits
-    # for workers that poll at low priority.
+    # for whoever is busy in the kernel.
     def run(self, *command, **options):
         return run(*command, preexec_fn=self._enter, **options)
 
@@ -309,7 +307,7 @@ class Gateway:
         }}
         config = copy.deepcopy(config)
         self.config["gateway"].update(config.pop("gateway", {}))
-        self.config["workers"] = {"cores": [0], "priority": PRIORITY}
+        self.config["workers"] = {"cores": [0]}
         self.config["workers"].update(config.pop("workers", {}))
         self.config.update(config)
         self.log = self.directory / "log"
