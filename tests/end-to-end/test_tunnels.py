@@ -52,6 +52,19 @@ def test_ping_to_the_box_is_quick(pair):
     assert statistics.median(times) < 3.0, times
 
 
+def test_ping_to_the_box_under_load(pair):
+    """TCP as fast as it goes through the same worker; the kernel still answers in time."""
+    server = pair.network.popen(pair.site_b, "iperf3", "-s", "-1", stdout=-3, stderr=-3)
+    wait_until(lambda: pair.site_b.run("ss", "-Hltn", "sport = :5201").stdout, "iperf3 listens")
+    client = pair.network.popen(pair.site_a, "iperf3", "-c", pair.SITE_B, "-t", "3",
+                                stdout=-3, stderr=-3)
+    time.sleep(0.5)
+    _, times = pair.site_a.ping("10.1.0.1", 60, 0.02, 56, False)
+    client.wait(20)
+    server.wait(20)
+    assert len(times) > 50 and statistics.median(times) < 10.0, times
+
+
 def test_kernel_answers_arp_once(pair):
     wire = pair.network.wire(pair.site_a, "eth0")
     wanted = socket.inet_aton("10.1.0.1")
