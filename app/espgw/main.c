@@ -57,6 +57,19 @@ static void say_totals(struct dataplane *dataplane)
 		received, forwarded, to_host, received - forwarded - to_host - held, held);
 }
 
+static int run_loop(const struct config *config, struct event_base *base)
+{
+	process_raise_priority();
+	if (process_drop_privileges() != 0)
+		return EXIT_FAILURE;
+	say_ready(config);
+	event_base_dispatch(base);
+	sd_notify(0, "STOPPING=1");
+	// Stopping waits for workers, which may need this core.
+	process_lower_priority();
+	return EXIT_SUCCESS;
+}
+
 // Everything that runs on the event loop, and the loop itself.
 static int serve(const struct config *config, struct dataplane *dataplane, struct event_base *base)
 {
@@ -74,12 +87,8 @@ static int serve(const struct config *config, struct dataplane *dataplane, struc
 	int status = EXIT_FAILURE;
 	if (dataplane_start(dataplane, base, &error) != 0) {
 		fprintf(stderr, "espgw: %s\n", error.text);
-	} else if (evsignal_add(terminate, NULL) == 0 && evsignal_add(interrupt, NULL) == 0 &&
-		   process_drop_privileges() == 0) {
-		say_ready(config);
-		event_base_dispatch(base);
-		sd_notify(0, "STOPPING=1");
-		status = EXIT_SUCCESS;
+	} else if (evsignal_add(terminate, NULL) == 0 && evsignal_add(interrupt, NULL) == 0) {
+		status = run_loop(config, base);
 	}
 	event_free(terminate);
 	event_free(interrupt);

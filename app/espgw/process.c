@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -58,6 +59,22 @@ int process_lock(const struct config *config)
 		config->gateway.name, path);
 	close(fd);
 	return -1;
+}
+
+void process_raise_priority(void)
+{
+	const struct sched_param first = {.sched_priority = 1};
+	// Of this thread alone, and of none that it may start later.
+	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &first) != 0)
+		fprintf(stderr,
+			"espgw: warning: the control thread has no real-time priority: %s\n",
+			strerror(errno));
+}
+
+void process_lower_priority(void)
+{
+	const struct sched_param none = {0};
+	sched_setscheduler(0, SCHED_OTHER, &none);
 }
 
 int process_drop_privileges(void)

@@ -5,8 +5,12 @@
 
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <time.h>
 
 #include <rte_malloc.h>
+
+// Between two looks at the workers: a burst takes them a few microseconds.
+enum { WAIT_NANOSECONDS = 50000 };
 
 struct deferred {
 	STAILQ_ENTRY(deferred) next;
@@ -85,8 +89,15 @@ unsigned int reclaim_poll(struct reclaim *reclaim)
 
 void reclaim_synchronize(struct reclaim *reclaim)
 {
-	rte_rcu_qsbr_synchronize(reclaim->qsbr, RTE_QSBR_THRID_INVALID);
+	reclaim_wait(reclaim, rte_rcu_qsbr_start(reclaim->qsbr));
 	reclaim_poll(reclaim);
+}
+
+void reclaim_wait(struct reclaim *reclaim, uint64_t token)
+{
+	const struct timespec pause = {.tv_nsec = WAIT_NANOSECONDS};
+	while (rte_rcu_qsbr_check(reclaim->qsbr, token, false) == 0)
+		nanosleep(&pause, NULL);
 }
 
 void reclaim_worker_online(struct reclaim *reclaim, unsigned int worker)

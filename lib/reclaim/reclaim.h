@@ -23,6 +23,10 @@ unsigned int reclaim_poll(struct reclaim *reclaim);
 // Control thread: waits until every worker has passed a quiescent state, then runs all that is due.
 void reclaim_synchronize(struct reclaim *reclaim);
 
+// Control thread: waits until every worker has passed a quiescent state since rte_rcu_qsbr_start
+// gave this token. Sleeps between looks: a worker may share the core and need it to get on.
+void reclaim_wait(struct reclaim *reclaim, uint64_t token);
+
 // Worker thread: from _online to _offline it must call _quiescent between bursts.
 void reclaim_worker_online(struct reclaim *reclaim, unsigned int worker);
 void reclaim_worker_offline(struct reclaim *reclaim, unsigned int worker);

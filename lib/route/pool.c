@@ -4,7 +4,6 @@
 #include "pool.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 int route_pool_create(struct route_pool *pool, uint32_t capacity, struct reclaim *reclaim)
@@ -30,11 +29,8 @@ void route_pool_destroy(struct route_pool *pool)
 
 uint32_t route_pool_take(struct route_pool *pool)
 {
-	struct rte_rcu_qsbr *qsbr = reclaim_qsbr(pool->reclaim);
 	struct route_pool_item item = pool->items[pool->head];
-	// A worker may share this core and need it to get on.
-	while (rte_rcu_qsbr_check(qsbr, item.token, false) == 0)
-		sched_yield();
+	reclaim_wait(pool->reclaim, item.token);
 	pool->head = (pool->head + 1) % pool->capacity;
 	pool->free--;
 	return item.number;

@@ -313,7 +313,7 @@ static void move_outer(const struct tunnel_table *table, struct sa *sa)
 	struct rte_rcu_qsbr *qsbr = reclaim_qsbr(table->reclaim);
 	// lib/esp has two outer headers to alternate between: before one is written again, workers
 	// must have left it. Only moves in quick succession make this wait.
-	rte_rcu_qsbr_check(qsbr, sa->moved, true);
+	reclaim_wait(table->reclaim, sa->moved);
 	esp_sa_out_set_outer(
 		sa->out, &sa->source, &sa->destination, sa->udp_source, sa->udp_destination);
 	sa->moved = rte_rcu_qsbr_start(qsbr);
