@@ -55,6 +55,8 @@ struct column {
 		COLUMN_COUNT, // packets and the like
 		COLUMN_BYTES,
 		COLUMN_AGO, // seconds; null = never
+		COLUMN_AGE, // seconds; null = nothing there
+		COLUMN_IN,  // seconds until; 0 = now, null = no limit
 		COLUMN_YES, // true = "yes"
 	} kind;
 };
@@ -118,6 +120,7 @@ void print_nothing(const struct invocation *invocation, const json_t *result);
 void print_sa_id(const struct invocation *invocation, const json_t *result);
 void print_flushed(const struct invocation *invocation, const json_t *result);
 void print_spis(const struct invocation *invocation, const json_t *result);
+void print_tunnels(const struct invocation *invocation, const json_t *result);
 void print_ports(const struct invocation *invocation, const json_t *result);
 void print_stats(const struct invocation *invocation, const json_t *result);
 void print_drops(const struct invocation *invocation, const json_t *result);

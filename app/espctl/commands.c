@@ -68,20 +68,6 @@ static const struct column sa_columns[] = {
 	{0},
 };
 
-static const struct column tunnel_columns[] = {
-	{"TUNNEL", "name", COLUMN_TEXT},
-	{"STATE", "state", COLUMN_TEXT},
-	{"FAR END", "customer_endpoint", COLUMN_TEXT},
-	{"OUT", "out_packets", COLUMN_COUNT},
-	{"BYTES", "out_bytes", COLUMN_BYTES},
-	{"IN", "in_packets", COLUMN_COUNT},
-	{"BYTES", "in_bytes", COLUMN_BYTES},
-	{"DROPS", "drop_total", COLUMN_COUNT},
-	{"LAST OUT", "last_out_seconds", COLUMN_AGO},
-	{"LAST IN", "last_in_seconds", COLUMN_AGO},
-	{0},
-};
-
 static const struct column route_columns[] = {
 	{"PREFIX", "prefix", COLUMN_TEXT},
 	{"KIND", "kind", COLUMN_TEXT},
@@ -248,10 +234,16 @@ const struct command commands[] = {
 		.group = "tunnel",
 		.verb = "list",
 		.method = "tunnel.list",
-		.summary = "list the tunnels with their traffic",
+		.summary = "list the tunnels with their SAs and traffic",
+		.details = "Two lines a tunnel. The first begins with its name and ends with what "
+			   "goes out; the second begins with the address of its interface and ends "
+			   "with what comes in. REKEY IN and EXPIRES IN tell when the first of the "
+			   "two SAs in use reaches its soft and its hard limit in seconds. SA AGE "
+			   "counts from when the agent gave the SA. LAST: since the last packet. "
+			   "The table has up to 132 columns.",
 		.member = "tunnels",
 		.pages = true,
-		.columns = tunnel_columns,
+		.print = print_tunnels,
 		.examples = "  espctl tunnel list\n",
 	},
 	{
@@ -363,8 +355,8 @@ const struct command commands[] = {
 				      .kind = ARGUMENT_LIST,
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
-					      "sa.no_record, tunnel.no_sa, spi.unknown, "
-					      "port.state"},
+					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
+					      "spi.unknown, port.state"},
 			{.name = "--count",
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,

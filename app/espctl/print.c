@@ -30,12 +30,17 @@ static bool ends_with(const char *text, const char *end)
 	return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-// A value of a list, in a cell.
+// A value of a list, in a cell. Without a value the cell is empty.
 static void format_cell(char *text, size_t size, enum column_kind kind, const json_t *value)
 {
-	if (kind == COLUMN_AGO && json_is_null(value))
-		snprintf(text, size, "never");
-	else if (kind == COLUMN_AGO)
+	bool is_time = kind == COLUMN_AGO || kind == COLUMN_AGE || kind == COLUMN_IN;
+	if (value == NULL)
+		text[0] = '\0';
+	else if (is_time && json_is_null(value))
+		snprintf(text, size, "%s", kind == COLUMN_AGO ? "never" : "-");
+	else if (kind == COLUMN_IN && json_integer_value(value) == 0)
+		snprintf(text, size, "now");
+	else if (is_time)
 		human_seconds(text, size, json_integer_value(value));
 	else if (kind == COLUMN_BYTES)
 		human_amount(text, size, json_integer_value(value), "B");
@@ -59,13 +64,14 @@ static const json_t *find_member(const json_t *object, const char *member)
 	return value != NULL ? value : json_object_get(object, bar + 1);
 }
 
-static void print_list(const struct column *columns, const json_t *entries)
+static void print_list_within(
+	unsigned int width, const struct column *columns, const json_t *entries)
 {
 	if (json_array_size(entries) == 0) {
 		puts("none");
 		return;
 	}
-	struct table table = {0};
+	struct table table = {.width = width};
 	for (const struct column *c = columns; c->heading != NULL; c++)
 		table_add_column(
 			&table, c->heading, c->kind != COLUMN_TEXT && c->kind != COLUMN_YES);
@@ -79,6 +85,11 @@ static void print_list(const struct column *columns, const json_t *entries)
 	}
 	table_print(&table);
 	table_free(&table);
+}
+
+static void print_list(const struct column *columns, const json_t *entries)
+{
+	print_list_within(TABLE_WIDTH, columns, entries);
 }
 
 // ---- objects ----
@@ -101,7 +112,8 @@ static void print_value(const char *member, const json_t *value)
 	else if (json_is_boolean(value))
 		puts(json_is_true(value) ? "yes" : "no");
 	else if (json_is_null(value))
-		puts(ends_with(member, "seconds") ? "never" : "none");
+		puts(ends_with(member, "seconds") && !ends_with(member, "age_seconds") ? "never"
+										       : "none");
 	else {
 		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
 		putchar('\n');
@@ -184,6 +196,64 @@ void print_spis(const struct invocation *invocation, const json_t *result)
 	json_t *spi;
 	json_array_foreach (json_object_get(result, "spis"), index, spi)
 		puts(json_string_value(spi));
+}
+
+// ---- tunnels ----
+
+static const struct column tunnel_columns[] = {
+	{"TUNNEL, ADDRESS", "label", COLUMN_TEXT},
+	{"STATE", "state", COLUMN_TEXT},
+	{"REKEY IN", "rekey_in_seconds", COLUMN_IN},
+	{"EXPIRES IN", "expiry_in_seconds", COLUMN_IN},
+	{"DROPS", "drop_total", COLUMN_COUNT},
+	{"DIR", "direction", COLUMN_TEXT},
+	{"FROM", "from", COLUMN_TEXT},
+	{"SA AGE", "age", COLUMN_AGE},
+	{"PACKETS", "packets", COLUMN_COUNT},
+	{"BYTES", "bytes", COLUMN_BYTES},
+	{"LAST", "last", COLUMN_AGO},
+	{0},
+};
+
+// What of a tunnel's members a line shows.
+struct tunnel_line {
+	const char *column, *member;
+};
+
+// A line is ended by a column of NULL.
+static json_t *pick_members(const struct tunnel_line *line, const json_t *tunnel)
+{
+	json_t *picked = json_object();
+	for (; line->column != NULL; line++)
+		json_object_set(picked, line->column, json_object_get(tunnel, line->member));
+	return picked;
+}
+
+// All that there is to see of a tunnel is too wide for one line: one for each direction.
+void print_tunnels(const struct invocation *invocation, const json_t *result)
+{
+	static const struct tunnel_line lines[2][12] = {
+		{{"label", "name"}, {"state", "state"}, {"rekey_in_seconds", "rekey_in_seconds"},
+			{"expiry_in_seconds", "expiry_in_seconds"}, {"drop_total", "drop_total"},
+			{"from", "gateway_endpoint"}, {"age", "out_age_seconds"},
+			{"packets", "out_packets"}, {"bytes", "out_bytes"},
+			{"last", "last_out_seconds"}},
+		{{"label", "interface_address"}, {"from", "customer_endpoint"},
+			{"age", "in_age_seconds"}, {"packets", "in_packets"}, {"bytes", "in_bytes"},
+			{"last", "last_in_seconds"}},
+	};
+	json_t *entries = json_array();
+	size_t index;
+	const json_t *tunnel;
+	json_array_foreach (json_object_get(result, invocation->command->member), index, tunnel) {
+		for (unsigned int i = 0; i < 2; i++) {
+			json_t *entry = pick_members(lines[i], tunnel);
+			json_object_set_new(entry, "direction", json_string(i == 0 ? "out" : "in"));
+			json_array_append_new(entries, entry);
+		}
+	}
+	print_list_within(TABLE_WIDTH_TUNNELS, tunnel_columns, entries);
+	json_decref(entries);
 }
 
 // ---- ports ----

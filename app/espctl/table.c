@@ -46,6 +46,7 @@ void table_free(struct table *table)
 // Cuts the widest text columns until the lines fit.
 static void fit(const struct table *table, unsigned int *widths)
 {
+	unsigned int most = table->width != 0 ? table->width : TABLE_WIDTH;
 	for (;;) {
 		unsigned int total = GAP * (table->columns - 1), widest = table->columns;
 		for (unsigned int c = 0; c < table->columns; c++) {
@@ -54,7 +55,7 @@ static void fit(const struct table *table, unsigned int *widths)
 				(widest == table->columns || widths[c] > widths[widest]))
 				widest = c;
 		}
-		if (total <= TABLE_WIDTH || widest == table->columns || widths[widest] <= NARROWEST)
+		if (total <= most || widest == table->columns || widths[widest] <= NARROWEST)
 			return;
 		widths[widest]--;
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// A table of text that fits 100 columns.
+// A table of text that fits 100 columns, or as many as it is given.
 
 #pragma once
 
@@ -10,11 +10,13 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define TABLE_WIDTH       100
-#define TABLE_COLUMNS_MAX 16
-#define TABLE_CELL_BYTES  128
+#define TABLE_WIDTH         100
+#define TABLE_WIDTH_TUNNELS 132
+#define TABLE_COLUMNS_MAX   16
+#define TABLE_CELL_BYTES    128
 
 struct table {
+	unsigned int width; // 0 = TABLE_WIDTH
 	unsigned int columns, rows;
 	const char *headings[TABLE_COLUMNS_MAX];
 	bool right[TABLE_COLUMNS_MAX]; // numbers stand on the right

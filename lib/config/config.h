@@ -87,14 +87,16 @@ struct config_health {
 // tunnels = ( { ... }, ... )
 struct config_tunnel {
 	int line;
-	char name[CONFIG_NAME_SIZE];                       // also the name of its TUN in the kernel
+	char name[CONFIG_NAME_SIZE]; // also the name of its TUN in the kernel
+	uint32_t if_id;              // what an IKE agent calls it; 1 or more, no two the same
 	struct packet_address gateway_endpoint;            // this gateway's outside address
 	struct packet_address customer_endpoint;           // the far side's outside address
 	struct packet_interface_address interface_address; // /30 or /31 (IPv6: /126 or /127)
 	struct packet_address peer_address; // the other address of that block, derived
 	enum config_far_side far_side;
 	bool replay_protection;
-	uint32_t replay_window; // packets; power of two, 32 to 65536; default 4096
+	uint32_t replay_window;   // packets; power of two, 32 to 65536; default 4096
+	uint32_t packets_per_key; // outbound, 1024 to UINT32_MAX, which is no limit with ESN
 	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
 	enum config_df df;

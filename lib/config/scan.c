@@ -109,7 +109,20 @@ static bool is_name_character(char c)
 	return isalnum((unsigned char)c) || c == '_' || c == '-' || c == '*';
 }
 
-// No setting takes a number that does not fit.
+// What libconfig would cut: from 2^31 on a number needs an L at its end, which makes 64 bits of it.
+static void number_check(const struct scan *scan, const char *start, uint64_t number)
+{
+	bool is_long = scan->at < scan->end && *scan->at == 'L';
+	int size = (int)RTE_MIN(scan->at - start, (ptrdiff_t)40);
+	if (number > UINT32_MAX)
+		reader_error_at(scan->reader, scan->file, scan->line,
+			"%.*s: is too large; numbers are at most %u", size, start, UINT32_MAX);
+	else if (number > INT32_MAX && !is_long)
+		reader_error_at(scan->reader, scan->file, scan->line,
+			"%.*s: has no L at its end, as numbers over %d must; write %.*sL", size,
+			start, INT32_MAX, size, start);
+}
+
 static void number_scan(struct scan *scan)
 {
 	const char *start = scan->at;
@@ -126,13 +139,10 @@ static void number_scan(struct scan *scan)
 				: (unsigned int)(tolower((unsigned char)*scan->at) - 'a' + 10);
 		if (digit >= base)
 			break;
-		if (number <= INT32_MAX)
+		if (number <= UINT32_MAX)
 			number = number * base + digit;
 	}
-	if (number > INT32_MAX)
-		reader_error_at(scan->reader, scan->file, scan->line,
-			"%.*s: is too large; numbers are at most %d",
-			(int)RTE_MIN(scan->at - start, (ptrdiff_t)40), start, INT32_MAX);
+	number_check(scan, start, number);
 	while (scan->at < scan->end && (is_name_character(*scan->at) || *scan->at == '.'))
 		scan->at++;
 }

@@ -21,6 +21,8 @@ static void expected_write(FILE *stream, const struct setting *setting)
 		fprintf(stream, "%sa %s from %lld to %lld", setting->zero ? "0 or " : "",
 			setting->power_of_two ? "power of two" : "whole number",
 			(long long)setting->minimum, (long long)setting->maximum);
+		if (setting->maximum > INT32_MAX)
+			fprintf(stream, ", with an L at its end from %lld on", INT32_MAX + 1LL);
 		break;
 	case SETTING_BOOLEAN:
 		fputs("true or false", stream);

@@ -292,6 +292,40 @@ static void name_check(
 			"the tunnel of line %d has this name; write another", first->line);
 }
 
+static bool has_if_id(const config_setting_t *element)
+{
+	return config_setting_get_member(element, "if_id") != NULL;
+}
+
+// The default is the position, and no other tunnel has the number. An if_id that was wrong by
+// itself is 0 here.
+static void if_id_check(
+	struct reader *reader, const config_setting_t *element, struct config_tunnel *tunnel)
+{
+	const struct config *config = reader->config;
+	unsigned int index = (unsigned int)(tunnel - config->tunnels);
+	bool given = has_if_id(element);
+	if (!given)
+		tunnel->if_id = index + 1;
+	for (unsigned int i = 0; tunnel->if_id != 0 && i < index; i++) {
+		const struct config_tunnel *other = &config->tunnels[i];
+		if (other->if_id != tunnel->if_id)
+			continue;
+		bool others = has_if_id(reader_element(reader, "tunnels", i));
+		if (given)
+			reader_member_error(reader, element, "if_id",
+				"tunnel \"%s\" of line %d has this number%s; write another",
+				other->name, other->line,
+				others ? "" : " by its position in the list");
+		else
+			reader_member_error(reader, element, "if_id",
+				"is %u by the position in the list, and tunnel \"%s\" of line %d "
+				"has this number; write another",
+				tunnel->if_id, other->name, other->line);
+		return;
+	}
+}
+
 void tunnels_read(struct reader *reader)
 {
 	struct config *config = reader->config;
@@ -305,6 +339,7 @@ void tunnels_read(struct reader *reader)
 		if (!config_setting_is_group(element))
 			continue;
 		name_check(reader, element, tunnel);
+		if_id_check(reader, element, tunnel);
 		interface_check(reader, element, tunnel);
 		const struct config_port *port = endpoints_check(reader, element, tunnel);
 		if (port != NULL)

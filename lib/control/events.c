@@ -23,8 +23,7 @@ void event_send(struct control *control, enum event_kind kind, json_t *members)
 	control_free(text);
 }
 
-void event_send_sa(
-	struct control *control, enum event_kind kind, const struct sa *sa, const char *limit)
+static json_t *sa_members(const struct sa *sa)
 {
 	json_t *members = json_object();
 	json_put_number(members, "id", sa->id);
@@ -33,6 +32,13 @@ void event_send_sa(
 	json_put_spi(members, "spi", sa->spi);
 	json_put_address(members, "source", &sa->source);
 	json_put_address(members, "destination", &sa->destination);
+	return members;
+}
+
+void event_send_sa(
+	struct control *control, enum event_kind kind, const struct sa *sa, const char *limit)
+{
+	json_t *members = sa_members(sa);
 	if (limit != NULL)
 		json_put_text(members, "limit", limit);
 	event_send(control, kind, members);
@@ -51,6 +57,22 @@ static void send_port_state(struct control *control, unsigned int port)
 	event_send(control, EVENT_PORT_STATE, members);
 }
 
+// The SA may have gone, or followed, while the event was on its way.
+static void send_peer_moved(struct control *control, const struct dataplane_event *event)
+{
+	const struct sa *sa = sa_find(control->parts.tunnels, SA_INBOUND, event->spi, NULL);
+	if (sa == NULL || !sa_works(sa) ||
+		(packet_address_equal(&sa->source, &event->address) &&
+			sa->udp_source == event->udp_source))
+		return;
+	json_t *members = sa_members(sa);
+	json_put(members, "udp_source_port",
+		sa->udp_source == 0 ? json_null() : json_number(sa->udp_source));
+	json_put_address(members, "new_source", &event->address);
+	json_put_number(members, "new_udp_source_port", event->udp_source);
+	event_send(control, EVENT_SA_PEER_MOVED, members);
+}
+
 void control_dataplane_event(void *argument, const struct dataplane_event *event)
 {
 	struct control *control = argument;
@@ -61,6 +83,9 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		json_put_spi(members, "spi", event->spi);
 		json_put_address(members, "source", &event->address);
 		event_send(control, EVENT_SPI_UNKNOWN, members);
+		break;
+	case DATAPLANE_PEER_MOVED:
+		send_peer_moved(control, event);
 		break;
 	case DATAPLANE_NO_SA:
 		if (event->tunnel >= tunnel_count(control->parts.tunnels))

@@ -160,6 +160,7 @@ void control_free(void *text); // what jansson allocated
 	X(SA_HARD_EXPIRED, "sa.hard_expired")             \
 	X(SA_SEQUENCE_EXHAUSTED, "sa.sequence_exhausted") \
 	X(SA_NO_RECORD, "sa.no_record")                   \
+	X(SA_PEER_MOVED, "sa.peer_moved")                 \
 	X(TUNNEL_NO_SA, "tunnel.no_sa")                   \
 	X(SPI_UNKNOWN, "spi.unknown")                     \
 	X(PORT_STATE, "port.state")                       \

@@ -30,11 +30,7 @@ void lifetimes_forget(struct control *control, struct control_sa *own)
 
 uint64_t sa_last_sequence(const struct sa *sa)
 {
-	uint64_t last = esp_sa_out_next_sequence(sa->out) - 1;
-	uint64_t end = sa->esn ? ESP_SEQUENCE_END_ESN : ESP_SEQUENCE_END;
-	if (sa->hard.packets != 0 && sa->hard.packets < end)
-		end = sa->hard.packets;
-	return last < end ? last : end; // bursts that found the end have moved the counter past it
+	return esp_sa_out_next_sequence(sa->out) - 1;
 }
 
 struct usage {

@@ -7,7 +7,9 @@
 
 struct sa_summary {
 	unsigned int in, out, working_in, working_out;
-	uint64_t last_in, last_out; // TSC; 0 = never
+	uint64_t last_in, last_out;   // TSC; 0 = never
+	const struct sa *newest_in;   // that works, or NULL
+	const struct sa *current_out; // or NULL
 };
 
 static struct sa_summary summarize(const struct tunnel *tunnel)
@@ -22,7 +24,10 @@ static struct sa_summary summarize(const struct tunnel *tunnel)
 			*last = last_use;
 		*(inbound ? &summary.in : &summary.out) += 1;
 		*(inbound ? &summary.working_in : &summary.working_out) += sa_works(sa);
+		if (inbound && sa_works(sa))
+			summary.newest_in = sa; // the list has the oldest first
 	}
+	summary.current_out = tunnel->current;
 	return summary;
 }
 
@@ -46,6 +51,41 @@ static void put_drops(json_t *object, const uint64_t drops[DROP_COUNT])
 	json_put_number(object, "drop_total", total);
 }
 
+static json_t *age_json(const struct sa *sa, uint64_t now)
+{
+	return sa == NULL ? json_null() : json_number((now - sa->added) / NANOSECONDS);
+}
+
+// Seconds that are left of a lifetime, rounded up, so that 0 means past; UINT64_MAX: no limit.
+static uint64_t seconds_left(const struct sa *sa, uint64_t limit, uint64_t now)
+{
+	if (sa == NULL || limit == 0)
+		return UINT64_MAX;
+	uint64_t age = (now - sa->added) / NANOSECONDS;
+	return age >= limit ? 0 : limit - age;
+}
+
+static json_t *first_limit_json(uint64_t in, uint64_t out)
+{
+	uint64_t first = in < out ? in : out;
+	return first == UINT64_MAX ? json_null() : json_number(first);
+}
+
+// What an operator wants to know of the SAs that carry the traffic now.
+static void put_ages(json_t *object, const struct sa_summary *summary)
+{
+	const struct sa *in = summary->newest_in, *out = summary->current_out;
+	uint64_t now = control_now();
+	json_put(object, "in_age_seconds", age_json(in, now));
+	json_put(object, "out_age_seconds", age_json(out, now));
+	json_put(object, "rekey_in_seconds",
+		first_limit_json(seconds_left(in, in == NULL ? 0 : in->soft.seconds, now),
+			seconds_left(out, out == NULL ? 0 : out->soft.seconds, now)));
+	json_put(object, "expiry_in_seconds",
+		first_limit_json(seconds_left(in, in == NULL ? 0 : in->hard.seconds, now),
+			seconds_left(out, out == NULL ? 0 : out->hard.seconds, now)));
+}
+
 static json_t *tunnel_json(const struct control *control, const struct tunnel *tunnel)
 {
 	static const char *const far_sides[] = {
@@ -62,6 +102,7 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 		config->interface_address.address, config->interface_address.length};
 	json_t *object = json_object();
 	json_put_text(object, "name", config->name);
+	json_put_number(object, "if_id", config->if_id);
 	json_put_address(object, "gateway_endpoint", &config->gateway_endpoint);
 	json_put_address(object, "customer_endpoint", &config->customer_endpoint);
 	json_put_prefix(object, "interface_address", &interface);
@@ -70,6 +111,7 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	json_put_text(object, "state", state_name(&summary));
 	json_put_number(object, "sas_in", summary.in);
 	json_put_number(object, "sas_out", summary.out);
+	put_ages(object, &summary);
 	json_put_number(object, "out_packets", sum.out_packets);
 	json_put_number(object, "out_bytes", sum.out_bytes);
 	json_put_number(object, "in_packets", sum.in_packets);

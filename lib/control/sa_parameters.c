@@ -10,10 +10,6 @@
 
 #include "control/internal.h"
 
-// When the agent gives no soft packet limit, an outbound SA without ESN asks to be replaced after
-// 7/8 of its sequence numbers. The rest lasts 90 s at 6 million packets a second.
-#define DEFAULT_SOFT_PACKETS (ESP_SEQUENCE_END - ESP_SEQUENCE_END / 8)
-
 const char *const sa_add_parameters[] = {"tunnel", "direction", "spi", "source", "destination",
 	"key", "salt", "esn", "replay_window", "udp_encapsulation", "lifetime", "selectors", NULL};
 
@@ -129,19 +125,25 @@ static bool check_soft_is_not_above(
 		"is above lifetime.hard.%s, so that it would never be reached", name);
 }
 
-static void bound_packets(struct sa_parameters *parameters)
+// Where an end is in sight and the agent gives no soft packet limit, or one that lies at the end or
+// behind it, the SA asks to be replaced after 7/8 of its sequence numbers. Without ESN the rest
+// lasts 90 s at 6 million packets a second.
+static void bound_packets(const struct tunnel *tunnel, struct sa_parameters *parameters)
 {
-	uint64_t end = parameters->esn ? ESP_SEQUENCE_END_ESN : ESP_SEQUENCE_END;
+	uint64_t end = tunnel_sequence_end(tunnel, parameters->esn), soft = end - end / 8;
 	uint64_t hard = parameters->hard.packets;
 	if (hard > end)
 		parameters->hard.packets = end;
-	if (!parameters->esn && parameters->soft.packets == 0 &&
-		(hard == 0 || hard > DEFAULT_SOFT_PACKETS))
-		parameters->soft.packets = DEFAULT_SOFT_PACKETS;
+	if (end == ESP_SEQUENCE_END_ESN)
+		return;
+	if (parameters->soft.packets >= end ||
+		(parameters->soft.packets == 0 && (hard == 0 || hard > soft)))
+		parameters->soft.packets = soft;
 }
 
-static bool parse_lifetime(const struct scope *scope, struct sa_parameters *parameters)
+static bool parse_lifetime(const struct scope *scope, struct sa_request *parsed)
 {
+	struct sa_parameters *parameters = &parsed->parameters;
 	static const char *const names[] = {"soft", "hard", NULL};
 	struct sa_lifetime *soft = &parameters->soft, *hard = &parameters->hard;
 	char path[64];
@@ -157,7 +159,7 @@ static bool parse_lifetime(const struct scope *scope, struct sa_parameters *para
 		!check_soft_is_not_above(request, "packets", soft->packets, hard->packets))
 		return false;
 	if (parameters->direction == SA_OUTBOUND)
-		bound_packets(parameters);
+		bound_packets(parsed->tunnel, parameters);
 	return true;
 }
 
@@ -209,6 +211,6 @@ bool sa_request_parse(struct request *request, struct sa_request *parsed)
 	       scope_secret(&scope, "key", parameters->key, sizeof(parameters->key)) &&
 	       scope_secret(&scope, "salt", parameters->salt, sizeof(parameters->salt)) &&
 	       scope_boolean(&scope, "esn", &parameters->esn) && parse_addresses(&scope, parsed) &&
-	       parse_window(&scope, parsed) && parse_lifetime(&scope, parameters) &&
+	       parse_window(&scope, parsed) && parse_lifetime(&scope, parsed) &&
 	       parse_selectors(&scope, parameters);
 }

@@ -27,6 +27,9 @@ struct dataplane_error {
 // Something a worker saw that control should know of. Called on the control thread.
 enum dataplane_event_kind {
 	DATAPLANE_UNKNOWN_SPI, // address: who sent it; at most 10 a second
+	// An authenticated packet of the inbound SA `spi` came in UDP from `address` and
+	// `udp_source`; at most 1 a second and SA.
+	DATAPLANE_PEER_MOVED,
 	DATAPLANE_NO_SA, // traffic for a tunnel without outbound SA; at most 1 a second a tunnel
 	DATAPLANE_PORT_STATE, // a port's link went up or down, or the device was removed
 };
@@ -37,6 +40,7 @@ struct dataplane_event {
 	uint32_t tunnel; // index
 	unsigned int port;
 	struct packet_address address;
+	uint16_t udp_source; // host order
 };
 
 typedef void (*dataplane_event_handler)(void *argument, const struct dataplane_event *event);

@@ -8,21 +8,26 @@
 #include "internal.h"
 
 // The outer header still stands before the SPI: it says who sent this.
+static struct packet_address outer_source(const uint8_t *spi, uint16_t outer_size)
+{
+	const uint8_t *outer = spi - outer_size;
+	return outer[0] >> 4 == 4
+		       ? packet_address_v4(((const struct rte_ipv4_hdr *)outer)->src_addr)
+		       : packet_address_v6(((const struct rte_ipv6_hdr *)outer)->src_addr);
+}
+
 static void refuse_unknown_spi(
 	struct worker *worker, struct rte_mbuf *packet, uint32_t spi, uint16_t outer_size)
 {
-	const uint8_t *outer = rte_pktmbuf_mtod(packet, const uint8_t *) - outer_size;
 	struct packet_address sender =
-		outer[0] >> 4 == 4
-			? packet_address_v4(((const struct rte_ipv4_hdr *)outer)->src_addr)
-			: packet_address_v6(((const struct rte_ipv6_hdr *)outer)->src_addr);
-	worker_event(worker, WORKER_EVENT_UNKNOWN_SPI, rte_be_to_cpu_32(spi), &sender);
+		outer_source(rte_pktmbuf_mtod(packet, const uint8_t *), outer_size);
+	worker_event(worker, WORKER_EVENT_UNKNOWN_SPI, rte_be_to_cpu_32(spi), &sender, 0);
 	worker_drop(worker, packet, DROP_UNKNOWN_SPI);
 }
 
 // Keeps the packets whose SPI names an SA, in order; returns how many.
-static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
-	const uint16_t *outer_sizes, struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
+static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets,
+	struct outer_headers *outer, struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
 	uint32_t spis[BURST_MAX];
 	if (count == 0)
@@ -33,15 +38,38 @@ static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets, u
 	unsigned int known = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		if (unlikely(sas[i] == NULL)) {
-			refuse_unknown_spi(worker, packets[i], spis[i], outer_sizes[i]);
+			refuse_unknown_spi(worker, packets[i], spis[i], outer->sizes[i]);
 			continue;
 		}
-		sas[known] = sas[i];
-		tunnels[known] = tunnels[i];
-		classes[known] = classes[i];
-		packets[known++] = packets[i];
+		if (unlikely(known != i)) {
+			sas[known] = sas[i];
+			tunnels[known] = tunnels[i];
+			outer->classes[known] = outer->classes[i];
+			outer->sizes[known] = outer->sizes[i];
+			outer->senders[known] = outer->senders[i];
+			packets[known] = packets[i];
+		}
+		known++;
 	}
 	return known;
+}
+
+// Tells control of the packets (a bit each) that came from another sender than their SA knows.
+// Their data starts at the inner packet: before it are the IV, the ESP header and, since they came
+// in UDP, the UDP header.
+static void report_moved(struct worker *worker, struct rte_mbuf *const *packets,
+	const struct outer_headers *outer, struct esp_sa_in *const *sas, uint64_t moved)
+{
+	for (; moved != 0; moved &= moved - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(moved);
+		const uint8_t *spi = rte_pktmbuf_mtod(packets[i], const uint8_t *) - ESP_IV_SIZE -
+				     ESP_HEADER_SIZE;
+		const struct rte_udp_hdr *udp =
+			(const struct rte_udp_hdr *)(spi - sizeof(struct rte_udp_hdr));
+		struct packet_address source = outer_source(spi, outer->sizes[i]);
+		worker_event(worker, WORKER_EVENT_PEER_MOVED, esp_sa_in_spi(sas[i]), &source,
+			rte_be_to_cpu_16(udp->src_port));
+	}
 }
 
 // Drops what decapsulation refused and closes the gaps; returns how many are left.
@@ -75,17 +103,22 @@ static void count_packets(struct worker *worker, struct rte_mbuf *const *packets
 	}
 }
 
-void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
-	const uint16_t *outer_sizes, unsigned int count)
+void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
+	struct outer_headers *outer, unsigned int count)
 {
 	struct esp_sa_in *sas[BURST_MAX];
 	uint32_t tunnels[BURST_MAX];
 	uint8_t drops[BURST_MAX];
 
-	count = find_sas(worker, packets, classes, outer_sizes, sas, tunnels, count);
+	count = find_sas(worker, packets, outer, sas, tunnels, count);
 	if (count == 0)
 		return;
-	if (unlikely(esp_decapsulate(worker->esp, packets, sas, classes, drops, count) != 0))
+	unsigned int refused =
+		esp_decapsulate(worker->esp, packets, sas, outer->classes, drops, count);
+	uint64_t moved = esp_find_moved(worker->esp, sas, outer->senders, drops, count);
+	if (unlikely(moved != 0))
+		report_moved(worker, packets, outer, sas, moved);
+	if (unlikely(refused != 0))
 		count = drop_refused(worker, packets, tunnels, drops, count);
 	if (count == 0)
 		return;

@@ -19,7 +19,7 @@ static struct way read_way(struct worker *worker, uint32_t index)
 		atomic_load_explicit(&tunnel->egress, memory_order_acquire);
 	struct way way = {.mtu = tunnel->mtu, .reason = DROP_NO_SA};
 	if (unlikely(egress == NULL)) {
-		worker_event(worker, WORKER_EVENT_NO_SA, index, NULL);
+		worker_event(worker, WORKER_EVENT_NO_SA, index, NULL, 0);
 		return way;
 	}
 	way.sa = egress->sa;

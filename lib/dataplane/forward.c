@@ -96,7 +96,7 @@ static void refuse_unresolved(
 		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, arrived);
 		return;
 	}
-	worker_event(worker, WORKER_EVENT_CONNECTED, port, &address);
+	worker_event(worker, WORKER_EVENT_CONNECTED, port, &address, 0);
 	worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, arrived);
 }
 

@@ -143,6 +143,13 @@ static void act_on_event(struct dataplane *dataplane, const struct worker_event 
 		told.tunnel = event->index;
 		report(dataplane, &told);
 		break;
+	case WORKER_EVENT_PEER_MOVED:
+		told.kind = DATAPLANE_PEER_MOVED;
+		told.spi = event->index;
+		told.address = event->address;
+		told.udp_source = event->port;
+		report(dataplane, &told);
+		break;
 	}
 }
 

@@ -94,6 +94,7 @@ enum worker_event_kind {
 	WORKER_EVENT_WANTED,    // traffic for an unresolved adjacency
 	WORKER_EVENT_UNKNOWN_SPI,
 	WORKER_EVENT_NO_SA,
+	WORKER_EVENT_PEER_MOVED,
 	WORKER_EVENT_KINDS
 };
 
@@ -101,7 +102,15 @@ struct worker_event {
 	uint32_t kind;
 	uint32_t index; // port, adjacency, SPI or tunnel
 	struct packet_address address;
-	uint8_t padding[7]; // the ring's elements are a multiple of 4 bytes
+	uint16_t port;      // UDP, host order
+	uint8_t padding[4]; // the ring's elements are a multiple of 4 bytes
+};
+
+// What the outer headers of a burst's ESP packets said.
+struct outer_headers {
+	uint64_t senders[BURST_MAX]; // see esp_sender_v4; 0 = no UDP
+	uint16_t sizes[BURST_MAX];   // from the IP header to the SPI
+	uint8_t classes[BURST_MAX];  // traffic class
 };
 
 struct worker_poll {
@@ -182,11 +191,10 @@ struct dataplane {
 // worker->output and drops in worker->free_packets.
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count);
-// decapsulate.c: data starts at the SPI and holds ESP_HEADER_SIZE bytes at least; classes[i] is the
-// outer traffic class, outer_sizes[i] the bytes from the outer IP header to the SPI. Changes
-// `classes`.
-void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint8_t *classes,
-	const uint16_t *outer_sizes, unsigned int count);
+// decapsulate.c: data starts at the SPI and holds ESP_HEADER_SIZE bytes at least; the outer header
+// stands before it. Changes `outer`.
+void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
+	struct outer_headers *outer, unsigned int count);
 // forward.c: data starts at a checked IP header; arrived[i] is the tunnel packet i came by, or
 // NO_TUNNEL with the port it came in at.
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
@@ -214,7 +222,7 @@ unsigned int inject_burst(struct worker *worker);
 // worker.c
 int worker_main(void *worker);
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
-	const struct packet_address *address);
+	const struct packet_address *address, uint16_t port);
 void worker_free_drops(struct worker *worker);
 
 static inline void worker_drop(

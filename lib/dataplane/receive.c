@@ -24,6 +24,7 @@ struct frame {
 	// ARRIVAL_ESP
 	uint8_t traffic_class;
 	uint16_t outer_size; // from the IP header to the SPI
+	uint64_t sender;     // see esp_sender_v4; 0 = no UDP
 };
 
 static enum arrival drop(struct frame *frame, enum drop_reason reason)
@@ -71,6 +72,13 @@ static enum arrival take_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_
 	return ARRIVAL_ESP;
 }
 
+static uint64_t sender_of(const uint8_t *ip, uint16_t udp_source)
+{
+	if (likely(ip[0] >> 4 == 4))
+		return esp_sender_v4(((const struct rte_ipv4_hdr *)ip)->src_addr, udp_source);
+	return esp_sender_v6(((const struct rte_ipv6_hdr *)ip)->src_addr, udp_source);
+}
+
 // A UDP packet to our endpoint on port 4500: ESP, IKE or a keepalive (RFC 3948 section 2).
 static enum arrival classify_udp_esp(struct rte_mbuf *packet, const uint8_t *ip, uint32_t size,
 	const struct packet_ip_view *view, struct frame *frame)
@@ -89,6 +97,7 @@ static enum arrival classify_udp_esp(struct rte_mbuf *packet, const uint8_t *ip,
 		return host(true);
 	if (view->is_fragment)
 		return drop(frame, DROP_ESP_FRAGMENT);
+	frame->sender = sender_of(ip, udp->src_port);
 	return take_esp(packet, ip, view->header + (uint32_t)sizeof(*udp), payload_size, frame);
 }
 
@@ -107,6 +116,7 @@ static enum arrival classify_own(const struct port *port, struct rte_mbuf *packe
 	if (view.protocol == IPPROTO_ESP && port->is_outside) {
 		if (view.is_fragment)
 			return drop(frame, DROP_ESP_FRAGMENT);
+		frame->sender = 0;
 		return take_esp(packet, ip, view.header, size - view.header, frame);
 	}
 	uint32_t upper = size - view.header;
@@ -208,8 +218,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	unsigned int count)
 {
 	struct rte_mbuf *forward[BURST_MAX], *esp[BURST_MAX];
-	uint8_t classes[BURST_MAX];
-	uint16_t outer_sizes[BURST_MAX];
+	struct outer_headers outer;
 	unsigned int forward_count = 0, esp_count = 0;
 	uint64_t bytes = 0;
 
@@ -233,8 +242,9 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 			forward[forward_count++] = packet;
 			break;
 		case ARRIVAL_ESP:
-			classes[esp_count] = frame.traffic_class;
-			outer_sizes[esp_count] = frame.outer_size;
+			outer.classes[esp_count] = frame.traffic_class;
+			outer.sizes[esp_count] = frame.outer_size;
+			outer.senders[esp_count] = frame.sender;
 			esp[esp_count++] = packet;
 			break;
 		case ARRIVAL_HOST:
@@ -249,7 +259,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	worker->source->received += count;
 	worker->source->received_bytes += bytes;
 	if (esp_count != 0)
-		decapsulate_burst(worker, esp, classes, outer_sizes, esp_count);
+		decapsulate_burst(worker, esp, &outer, esp_count);
 	if (forward_count != 0)
 		forward_inside(worker, port, forward, forward_count);
 }

@@ -28,7 +28,7 @@ void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct
 static void want(struct worker *worker, struct adjacency *adjacency, uint32_t index)
 {
 	if (!atomic_exchange_explicit(&adjacency->wanted, true, memory_order_relaxed))
-		worker_event(worker, WORKER_EVENT_WANTED, index, NULL);
+		worker_event(worker, WORKER_EVENT_WANTED, index, NULL, 0);
 }
 
 // The Ethernet header that leads to an adjacency, but for the type.

@@ -23,16 +23,16 @@ void worker_free_drops(struct worker *worker)
 }
 
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
-	const struct packet_address *address)
+	const struct packet_address *address, uint16_t port)
 {
 	uint64_t now = rte_rdtsc();
-	// An adjacency is wanted once, so these need no limit.
-	if (kind != WORKER_EVENT_WANTED) {
+	// An adjacency is wanted once, and a move is told once a second and SA.
+	if (kind != WORKER_EVENT_WANTED && kind != WORKER_EVENT_PEER_MOVED) {
 		if (now < worker->event_next[kind])
 			return;
 		worker->event_next[kind] = now + worker->event_interval;
 	}
-	struct worker_event event = {.kind = kind, .index = index};
+	struct worker_event event = {.kind = kind, .index = index, .port = port};
 	if (address != NULL)
 		event.address = *address;
 	// A full ring loses the event: the next packet of its kind tells again.

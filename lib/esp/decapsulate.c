@@ -67,8 +67,8 @@ static void commit_windows(struct esp_context *context, struct esp_sa_in *const 
 		unsigned int end = begin + 1;
 		while (end < count && sas[end] == sas[begin])
 			end++;
-		replay_commit(&sas[begin]->window, &context->sequences[begin], &drops[begin],
-			end - begin);
+		context->tops[begin] = replay_commit(&sas[begin]->window,
+			&context->sequences[begin], &drops[begin], end - begin);
 		begin = end;
 	}
 }

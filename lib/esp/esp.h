@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <rte_mbuf.h>
 
@@ -73,6 +74,8 @@ struct esp_sa_in_parameters {
 			 // mapping that outlives the process; NULL = inside the SA. Everything
 			 // up to the value found there is taken as received. The SA does not
 			 // own it.
+	struct packet_address source; // outer, and the UDP source port in host order: where
+	uint16_t udp_source;          // packets should come from; 0 = not UDP-encapsulated
 	unsigned int workers;
 };
 
@@ -84,6 +87,10 @@ struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters
 // for one SA every worker must have passed a quiescent state.
 void esp_sa_out_set_outer(struct esp_sa_out *sa, const struct packet_address *source,
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination);
+// Control thread. Another outer source or UDP source port from the next packet on: the peer has
+// moved, and the agent said so.
+void esp_sa_in_set_sender(
+	struct esp_sa_in *sa, const struct packet_address *source, uint16_t udp_source);
 // Wipes the key schedule. No worker may hold the SA any more.
 void esp_sa_out_destroy(struct esp_sa_out *sa);
 void esp_sa_in_destroy(struct esp_sa_in *sa);
@@ -124,3 +131,31 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count);
+
+// Who sent a UDP-encapsulated packet, in one word: outer source address and UDP source port, both
+// in network order. Never 0, which stands for packets without UDP. Over IPv4 equal words are equal
+// senders. Over IPv6 so are words that differ in the port alone, or in either half of the address
+// alone; else two senders share a word by a chance of 2^-64, and a move between them is not seen.
+static inline uint64_t esp_sender_v4(uint32_t source, uint16_t udp_source)
+{
+	return UINT64_C(1) << 48 | (uint64_t)udp_source << 32 | source;
+}
+
+static inline uint64_t esp_sender_v6(const uint8_t source[16], uint16_t udp_source)
+{
+	uint64_t halves[2];
+	memcpy(halves, source, sizeof(halves));
+	// Odd factors: distinct halves and ports stay distinct.
+	uint64_t word = halves[0] * UINT64_C(0x9e3779b97f4a7c15) +
+			halves[1] * UINT64_C(0xc2b2ae3d27d4eb4f) +
+			udp_source * UINT64_C(0x165667b19e3779f9);
+	return word != 0 ? word : 1;
+}
+
+// Worker, right after esp_decapsulate of the same burst and before another: the packets (bit i for
+// packet i) that tell of a move (RFC 3948, RFC 7296 section 2.23). Such a packet was accepted, came
+// in UDP (senders[i] is not 0) from another sender than its SA knows, and is the newest of its SA:
+// its number moved the top of the window, so that neither a packet that is late from before a move
+// nor, without replay protection, one that comes again tells of one. At most one a second and SA.
+uint64_t esp_find_moved(const struct esp_context *context, struct esp_sa_in *const *sas,
+	const uint64_t *senders, const uint8_t *drops, unsigned int count);

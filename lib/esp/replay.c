@@ -109,7 +109,7 @@ static void refuse_seen(
 	}
 }
 
-void replay_commit(
+uint64_t replay_commit(
 	struct replay_window *window, const uint64_t *sequences, uint8_t *drops, unsigned int count)
 {
 	uint64_t top = atomic_load_explicit(window->top, memory_order_relaxed);
@@ -136,4 +136,5 @@ void replay_commit(
 	}
 	if (highest > top)
 		advance_top(window, highest);
+	return top;
 }

@@ -94,8 +94,8 @@ static inline enum drop_reason replay_check(
 
 // Worker, after the ICV has been found right: takes the numbers of `count` packets of one SA, in
 // order. drops[i] is set where number i turned out to be taken or too old meanwhile; packets whose
-// drops[i] is set already are passed over.
-void replay_commit(struct replay_window *window, const uint64_t *sequences, uint8_t *drops,
+// drops[i] is set already are passed over. Returns the top before.
+uint64_t replay_commit(struct replay_window *window, const uint64_t *sequences, uint8_t *drops,
 	unsigned int count);
 
 // Control. False when memory is short. `top`: see esp_sa_in_parameters.

@@ -167,6 +167,7 @@ struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters
 	sa->workers = parameters->workers;
 	sa->spi_be = rte_cpu_to_be_32(parameters->spi);
 	memcpy(sa->salt, parameters->salt, ESP_SALT_SIZE);
+	esp_sa_in_set_sender(sa, &parameters->source, parameters->udp_source);
 	if (!replay_create(&sa->window, parameters->window, parameters->esn, parameters->top) ||
 		!expand_key(parameters->key, &sa->key)) {
 		esp_sa_in_destroy(sa);

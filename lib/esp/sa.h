@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <rte_byteorder.h>
@@ -53,9 +54,14 @@ struct esp_sa_in {
 	uint8_t salt[ESP_SALT_SIZE];
 	unsigned int workers;
 	struct replay_window window; // its own_top shares this line only when there is no mapping
+	_Atomic uint64_t sender;     // whom packets should come from, see esp_sender_v4
 	struct gcm_key_data key __rte_cache_aligned;
+	_Atomic uint64_t moved; // TSC when a move was told last; 0 = never
 	struct esp_counters counters[] __rte_cache_aligned; // [worker]
 };
+
+// What decapsulation reads of an SA is one line, and the key schedule.
+_Static_assert(offsetof(struct esp_sa_in, key) == RTE_CACHE_LINE_SIZE, "one line");
 
 struct esp_context {
 	IMB_MGR *manager;
@@ -66,5 +72,6 @@ struct esp_context {
 	uint8_t aads[ESP_BURST_MAX][16] __rte_cache_aligned;
 	uint8_t tags[ESP_BURST_MAX][16];
 	uint64_t sequences[ESP_BURST_MAX];
+	uint64_t tops[ESP_BURST_MAX]; // at the first of neighbours that share an SA: the top before
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
 };

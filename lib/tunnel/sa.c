@@ -166,6 +166,8 @@ static struct esp_sa_in *create_in(
 		.esn = parameters->esn,
 		.window = parameters->window,
 		.top = parameters->top,
+		.source = parameters->source,
+		.udp_source = parameters->udp_source,
 		.workers = table->config->worker_count,
 	};
 	memcpy(in.key, parameters->key, sizeof(in.key));
@@ -191,7 +193,8 @@ static enum esp_df esp_df_of(enum config_df df)
 static struct esp_sa_out *create_out(const struct tunnel_table *table, const struct tunnel *tunnel,
 	const struct sa_parameters *parameters)
 {
-	uint64_t end = parameters->esn ? ESP_SEQUENCE_END_ESN : ESP_SEQUENCE_END;
+	uint64_t end = tunnel_sequence_end(tunnel, parameters->esn),
+		 hard = parameters->hard.packets;
 	struct esp_sa_out_parameters out = {
 		.spi = parameters->spi,
 		.esn = parameters->esn,
@@ -201,7 +204,7 @@ static struct esp_sa_out *create_out(const struct tunnel_table *table, const str
 		.udp_destination = parameters->udp_destination,
 		.df = esp_df_of(tunnel->config->df),
 		// Numbers start at 1, so the hard limit in packets is the last number.
-		.last_sequence = RTE_MIN(parameters->hard.packets, end),
+		.last_sequence = hard != 0 && hard < end ? hard : end,
 		.workers = table->config->worker_count,
 	};
 	memcpy(out.key, parameters->key, sizeof(out.key));
@@ -340,6 +343,8 @@ int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_add
 	sa->udp_destination = udp_destination;
 	if (sa->direction == SA_OUTBOUND)
 		move_outer(table, sa);
+	else
+		esp_sa_in_set_sender(sa->in, &sa->source, sa->udp_source);
 	return 0;
 }
 

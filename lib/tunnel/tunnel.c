@@ -86,6 +86,13 @@ struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name)
 	return NULL;
 }
 
+uint64_t tunnel_sequence_end(const struct tunnel *tunnel, bool esn)
+{
+	uint32_t packets = tunnel->config->packets_per_key;
+	// The most that can be configured is what 32 bits can count, and no wish.
+	return esn && packets == UINT32_MAX ? ESP_SEQUENCE_END_ESN : packets;
+}
+
 void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {

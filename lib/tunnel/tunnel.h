@@ -124,6 +124,10 @@ struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name);
 void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);
 
+// The last sequence number that an outbound SA of the tunnel can have: the end of the format, or
+// packets_per_key. The hard limit of the SA may lower it further.
+uint64_t tunnel_sequence_end(const struct tunnel *tunnel, bool esn);
+
 // Control: a random SPI of at least 256 that no inbound SA has and that was not handed out; it
 // stays reserved until an inbound SA takes it or tunnel_spi_release. At most max_sas are reserved
 // at a time. 0 when no room is left.
@@ -139,8 +143,8 @@ bool tunnel_spi_is_reserved(const struct tunnel_table *table, uint32_t spi);
 struct sa *sa_add(struct tunnel_table *table, struct tunnel *tunnel,
 	const struct sa_parameters *parameters, struct tunnel_error *error);
 // Outbound: another destination, source or UDP port, without touching key or sequence (a peer has
-// moved). Inbound: the record only. A NULL address leaves the old one; ports 0 and 0 = no UDP. 0,
-// or -EINVAL or -EEXIST with *error set and nothing changed.
+// moved). Inbound: the record, and whom its packets are expected from. A NULL address leaves the
+// old one; ports 0 and 0 = no UDP. 0, or -EINVAL or -EEXIST with *error set and nothing changed.
 int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_address *source,
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
 	struct tunnel_error *error);

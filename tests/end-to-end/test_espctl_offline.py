@@ -367,21 +367,64 @@ def test_show_names_every_member(gateway):
     assert values["esn"] == "no" and values["udp_encapsulation"] == "none"
 
 
+def tunnel(**members):
+    return {"name": "tunnel01", "if_id": 1, "gateway_endpoint": "203.0.113.10",
+            "customer_endpoint": "198.51.100.21", "interface_address": "169.254.244.2/30",
+            "far_side": "aws", "mtu": 1438, "state": "up", "sas_in": 1, "sas_out": 1,
+            "in_age_seconds": 730, "out_age_seconds": 45, "rekey_in_seconds": 2270,
+            "expiry_in_seconds": 3600, "out_packets": 714094, "out_bytes": 1004000000,
+            "in_packets": 65967, "in_bytes": 3500000, "drops": {"replay": 2}, "drop_total": 2,
+            "last_out_seconds": 0, "last_in_seconds": 3, **members}
+
+
+def test_tunnel_list_shows_both_directions(gateway):
+    tunnels = [tunnel(), tunnel(name="tunnel02", state="down", in_age_seconds=None,
+                                out_age_seconds=None, rekey_in_seconds=None,
+                                expiry_in_seconds=0, last_in_seconds=None)]
+    started = gateway({"tunnel.list": [{"tunnels": tunnels[:1], "next": 1},
+                                       {"tunnels": tunnels[1:]}]})
+    result = espctl("tunnel", "list", socket_path=started.path)
+    assert result.stdout == """\
+TUNNEL, ADDRESS   STATE  REKEY IN  EXPIRES IN  DROPS  DIR  FROM           SA AGE  PACKETS   BYTES   LAST
+tunnel01          up       37 min  1 h 00 min      2  out  203.0.113.10     45 s   714094  1.0 GB    0 s
+169.254.244.2/30                                      in   198.51.100.21  12 min    65967  3.5 MB    3 s
+tunnel02          down          -         now      2  out  203.0.113.10        -   714094  1.0 GB    0 s
+169.254.244.2/30                                      in   198.51.100.21       -    65967  3.5 MB  never
+"""
+
+
 def test_wide_tunnel_table_fits(gateway):
-    tunnel = {"name": "tunnel-of-15-ch",
-              "gateway_endpoint": "2001:db8:1111:2222:3333:4444:5555:6666",
-              "customer_endpoint": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "mtu": 1400,
-              "interface_address": "169.254.244.2/30", "far_side": "aws", "state": "half",
-              "sas_in": 1, "sas_out": 0, "out_packets": 9999999, "out_bytes": 999949,
-              "in_packets": 0, "in_bytes": 10 ** 17, "drops": {}, "drop_total": 2,
-              "last_in_seconds": 90000, "last_out_seconds": None}
+    wide = tunnel(name="tunnel-of-15-ch", state="half", interface_address="169.254.244.200/30",
+                  gateway_endpoint="2001:db8:1111:2222:3333:4444:5555:6666",
+                  customer_endpoint="255.255.255.255", in_age_seconds=3725, out_age_seconds=90000,
+                  rekey_in_seconds=3725, expiry_in_seconds=90000, out_packets=9999999,
+                  out_bytes=999949, in_packets=0, in_bytes=10 ** 17, drop_total=9999999,
+                  last_in_seconds=90000, last_out_seconds=None)
     result = espctl("tunnel", "list",
-                    socket_path=gateway({"tunnel.list": {"tunnels": [tunnel]}}).path)
-    header, line = result.stdout.splitlines()
-    assert max(len(header), len(line)) <= 100
-    assert "2001:" in line and "~" in line
-    for shown in "9999999", "999.9 kB", "100.0 PB", "1 d 01 h", "never":
-        assert shown in line
+                    socket_path=gateway({"tunnel.list": {"tunnels": [wide]}}).path)
+    header, out, into = result.stdout.splitlines()
+    assert max(map(len, (header, out, into))) == 132
+    assert "2001:db8:1111:" in out and "~" in out
+    for shown in "9999999", "999.9 kB", "1 h 02 min", "1 d 01 h", "never":
+        assert shown in out
+    for shown in "169.254.244.200/30", "255.255.255.255", "100.0 PB", "1 h 02 min", "1 d 01 h":
+        assert shown in into
+
+
+def test_tunnel_list_as_json_has_all(gateway):
+    started = gateway({"tunnel.list": {"tunnels": [tunnel()]}})
+    result = espctl("--json", "tunnel", "list", socket_path=started.path)
+    assert json.loads(result.stdout)["tunnels"] == [tunnel()]
+
+
+def test_tunnel_show(gateway):
+    shown = tunnel(in_age_seconds=None, rekey_in_seconds=None, last_in_seconds=None)
+    result = espctl("tunnel", "show", "tunnel01",
+                    socket_path=gateway({"tunnel.show": {"tunnel": shown}}).path)
+    values = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert values["if_id"] == "1" and values["expiry_in_seconds"] == "3600 (1 h 00 min)"
+    assert values["in_age_seconds"] == "none" and values["last_in_seconds"] == "never"
+    assert values["rekey_in_seconds"] == "never" and values["drops.replay"] == "2"
 
 
 def test_ports_and_their_queues(gateway):

@@ -152,9 +152,12 @@ static void test_defaults(void **state)
 	assert_int_equal(port->tx_descriptors, 1024);
 	assert_false(port->has_mac);
 	const struct config_tunnel *tunnel = &config->tunnels[0];
+	assert_int_equal(tunnel->if_id, 1);
+	assert_int_equal(config->tunnels[1].if_id, 2);
 	assert_int_equal(tunnel->far_side, CONFIG_FAR_SIDE_ANY);
 	assert_true(tunnel->replay_protection);
 	assert_int_equal(tunnel->replay_window, 4096);
+	assert_int_equal(tunnel->packets_per_key, UINT32_MAX);
 	assert_true(tunnel->udp_encapsulation);
 	assert_int_equal(tunnel->df, CONFIG_DF_SET);
 	assert_true(tunnel->health.enabled);
@@ -372,9 +375,18 @@ static void test_gateway_errors(void **state)
 			"t.conf:1: gateway.buffer_size = 1600: does not hold a packet of port "
 			"\"outside\" (MTU 1500); write at least 1646, or 0 to have it computed"},
 		{"name = \"gw\"", "max_sas = 4294967298",
-			"1: 4294967298: is too large; numbers are at most 2147483647"},
+			"1: 4294967298: is too large; numbers are at most 4294967295"},
+		{"name = \"gw\"", "max_sas = 4294967297",
+			"1: 4294967297: is too large; numbers are at most 4294967295\n"
+			"t.conf:1: gateway.max_sas = 1: is too small; write a whole number from 2 "
+			"to 1048576"},
+		{"name = \"gw\"", "max_sas = 2147483648",
+			"1: 2147483648: has no L at its end, as numbers over 2147483647 must; "
+			"write 2147483648L\n"
+			"t.conf:1: gateway.max_sas = -2147483648: is too small; write a whole "
+			"number from 2 to 1048576"},
 		{"name = \"gw\"", "max_sas = 0x100000002L",
-			"1: 0x100000002: is too large; numbers are at most 2147483647\n"
+			"1: 0x100000002: is too large; numbers are at most 4294967295\n"
 			"t.conf:1: gateway.max_sas = 4294967298: is too large; write a whole "
 			"number "
 			"from 2 to 1048576"},
@@ -817,6 +829,51 @@ static void test_far_sides_take_their_blocks(void **state)
 		config_free(right_edited("169.254.244.2/30\"", good[i]));
 }
 
+static void test_if_ids(void **state)
+{
+	(void)state;
+	static const char range[] = "a whole number from 1 to 4294967295, with an L at its end "
+				    "from 2147483648 on";
+	struct config *config = right_edited("gateway_endpoint", "if_id = 7; gateway_endpoint");
+	assert_int_equal(config->tunnels[0].if_id, 7);
+	assert_int_equal(config->tunnels[1].if_id, 2);
+	config_free(config);
+	config = right_edited("gateway_endpoint", "if_id = 4294967295L; gateway_endpoint");
+	assert_int_equal(config->tunnels[0].if_id, UINT32_MAX);
+	config_free(config);
+	config = right_edited("gateway_endpoint", "if_id = 0xffffffffL; gateway_endpoint");
+	assert_int_equal(config->tunnels[0].if_id, UINT32_MAX);
+	config_free(config);
+	char too_small[200], too_large[200], text[200];
+	snprintf(too_small, sizeof(too_small), "11: tunnels[0].if_id = 0: is too small; write %s",
+		range);
+	snprintf(too_large, sizeof(too_large),
+		"11: 4294967296: is too large; numbers are at most 4294967295\n"
+		"t.conf:11: tunnels[0].if_id = 4294967296: is too large; write %s",
+		range);
+	snprintf(text, sizeof(text), "11: tunnels[0].if_id = \"x\": is a string; write %s", range);
+	const struct error_case cases[] = {
+		{"gateway_endpoint", "if_id = 0; gateway_endpoint", too_small},
+		{"gateway_endpoint", "if_id = 4294967296L; gateway_endpoint", too_large},
+		{"gateway_endpoint", "if_id = \"x\"; gateway_endpoint", text},
+		// With a default, both ways round.
+		{"gateway_endpoint", "if_id = 2; gateway_endpoint",
+			"14: tunnels[1].if_id: is 2 by the position in the list, and tunnel "
+			"\"tunnel01\" of line 10 has this number; write another"},
+		{"gateway_endpoint = \"2001", "if_id = 1; gateway_endpoint = \"2001",
+			"15: tunnels[1].if_id = 1: tunnel \"tunnel01\" of line 10 has this number "
+			"by its position in the list; write another"},
+	};
+	EXPECT_CASES(cases);
+	char *first = edited(base, "gateway_endpoint", "if_id = 5; gateway_endpoint");
+	char *both =
+		edited(first, "gateway_endpoint = \"2001", "if_id = 5; gateway_endpoint = \"2001");
+	expect_errors(both, "t.conf:15: tunnels[1].if_id = 5: tunnel \"tunnel01\" of line 10 has "
+			    "this number; write another\n");
+	free(first);
+	free(both);
+}
+
 static void test_window_and_mtu_errors(void **state)
 {
 	(void)state;
@@ -833,6 +890,15 @@ static void test_window_and_mtu_errors(void **state)
 		{"interface_address = \"169", "replay_window = 0; interface_address = \"169",
 			"13: tunnels[0].replay_window = 0: is too small; write a power of two from "
 			"32 to 65536"},
+		{"interface_address = \"169", "packets_per_key = 1023; interface_address = \"169",
+			"13: tunnels[0].packets_per_key = 1023: is too small; write a whole number "
+			"from 1024 to 4294967295, with an L at its end from 2147483648 on"},
+		{"interface_address = \"169",
+			"packets_per_key = 4294967295; interface_address = \"169",
+			"13: 4294967295: has no L at its end, as numbers over 2147483647 must; "
+			"write 4294967295L\n"
+			"t.conf:13: tunnels[0].packets_per_key = -1: is too small; write a whole "
+			"number from 1024 to 4294967295, with an L at its end from 2147483648 on"},
 		{"interface_address = \"169", "mtu = 67; interface_address = \"169",
 			"13: tunnels[0].mtu = 67: is too small; write 0 or a whole number from 68 "
 			"to 9216"},
@@ -1061,7 +1127,7 @@ static void test_included_files(void **state)
 	expect_load("main.conf", "");
 	file_write("gateway.conf", "\ngateway = { max_sas = 99999999999; };\n");
 	expect_load("main.conf",
-		"gateway.conf:2: 99999999999: is too large; numbers are at most 2147483647\n"
+		"gateway.conf:2: 99999999999: is too large; numbers are at most 4294967295\n"
 		"gateway.conf:2: gateway.max_sas = 1215752191: is too large; write a whole number "
 		"from 2 to 1048576\n");
 	file_write("gateway.conf", "\ngateway = { log_leve = \"debug\"; };\n");
@@ -1174,6 +1240,7 @@ int main(void)
 		cmocka_unit_test(test_endpoint_errors),
 		cmocka_unit_test(test_interface_address_errors),
 		cmocka_unit_test(test_far_sides_take_their_blocks),
+		cmocka_unit_test(test_if_ids),
 		cmocka_unit_test(test_window_and_mtu_errors),
 		cmocka_unit_test(test_route_errors),
 		cmocka_unit_test(test_neighbour_errors),

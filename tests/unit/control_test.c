@@ -1232,6 +1232,68 @@ static void test_sequence_numbers_end(void **state)
 	close(fd);
 }
 
+static void assert_limits(
+	struct gateway *gateway, int fd, uint32_t spi, json_int_t soft, json_int_t hard)
+{
+	char params[64];
+	snprintf(params, sizeof(params), "{\"direction\":\"out\",\"spi\":%u}", spi);
+	json_t *result = call(gateway, fd, "sa.show", params);
+	const json_t *lifetime = json_object_get(json_object_get(result, "sa"), "lifetime");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(lifetime, "soft"), "packets")),
+		soft);
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(lifetime, "hard"), "packets")),
+		hard);
+	json_decref(result);
+}
+
+static void test_packets_per_key(void **state)
+{
+	struct gateway *gateway = *state;
+	static const struct {
+		const char *more;
+		json_int_t soft, hard; // 0 = none
+	} cases[] = {
+		{"", 896, 0},
+		{"\"esn\":true", 896, 0},
+		// Of the agent's limits and the configured one the smaller wins.
+		{"\"lifetime\":{\"soft\":{\"packets\":100}}", 100, 0},
+		{"\"lifetime\":{\"soft\":{\"packets\":1023}}", 1023, 0},
+		{"\"lifetime\":{\"soft\":{\"packets\":1024}}", 896, 0},
+		{"\"lifetime\":{\"soft\":{\"packets\":1000000}}", 896, 0},
+		{"\"lifetime\":{\"soft\":{\"packets\":2000},\"hard\":{\"packets\":3000}}", 896,
+			1024},
+		{"\"lifetime\":{\"soft\":{\"packets\":500},\"hard\":{\"packets\":600}}", 500, 600},
+		{"\"lifetime\":{\"hard\":{\"packets\":900}}", 896, 900},
+		{"\"lifetime\":{\"hard\":{\"packets\":800}}", 0, 800},
+	};
+	int fd = connect_client(gateway);
+	gateway->world.tunnels[0].packets_per_key = 1024;
+	call_done(gateway, fd, "events.subscribe", "{}");
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		add_sa(gateway, fd, "out", 0x1000 + i, i + 1, cases[i].more);
+		assert_limits(gateway, fd, 0x1000 + i, cases[i].soft, cases[i].hard);
+	}
+	assert_int_equal(encapsulate(gateway, 0x1000, 895), 895);
+	assert_silence(gateway, fd);
+	assert_int_equal(encapsulate(gateway, 0x1000, 1), 1);
+	assert_event(receive(gateway, fd), "sa.soft_expired", "packets");
+	assert_int_equal(encapsulate(gateway, 0x1000, 200), 128);
+	assert_event(receive(gateway, fd), "sa.sequence_exhausted", "(no text)");
+	assert_state(gateway, fd, "out", 0x1000, "hard-expired");
+	// With a hard limit of the agent's own the event is that one's, at the same number.
+	assert_int_equal(encapsulate(gateway, 0x1006, 2000), 1024);
+	assert_event(receive(gateway, fd), "sa.hard_expired", "packets");
+	assert_silence(gateway, fd);
+	gateway->world.tunnels[0].packets_per_key = UINT32_MAX;
+	add_sa(gateway, fd, "out", 0x2000, 100, "\"esn\":true");
+	assert_limits(gateway, fd, 0x2000, 0, 0);
+	add_sa(gateway, fd, "out", 0x2001, 101, "");
+	assert_limits(gateway, fd, 0x2001, 3758096384, 0);
+	close(fd);
+}
+
 static void test_data_plane_events_reach_subscribers(void **state)
 {
 	struct gateway *gateway = *state;
@@ -1278,6 +1340,45 @@ static void test_data_plane_events_reach_subscribers(void **state)
 	close(all);
 	close(some);
 	close(none);
+}
+
+static void test_a_move_is_told(void **state)
+{
+	struct gateway *gateway = *state;
+	int fd = connect_client(gateway);
+	call_done(gateway, fd, "events.subscribe", "{\"events\":[\"sa.peer_moved\"]}");
+	const struct dataplane_event event = {.kind = DATAPLANE_PEER_MOVED,
+		.spi = 0x1000,
+		.address = world_address("198.51.100.9"),
+		.udp_source = 61000};
+	control_dataplane_event(gateway->control, &event); // the SA is gone already
+	assert_silence(gateway, fd);
+	add_sa(gateway, fd, "in", 0x1000, 1, "");
+	control_dataplane_event(gateway->control, &event);
+	json_t *got = receive(gateway, fd);
+	char *dumped = json_dumps(json_object_get(got, "params"), JSON_COMPACT);
+	assert_string_equal(dumped,
+		"{\"id\":1,\"tunnel\":\"tunnel01\","
+		"\"direction\":\"in\",\"spi\":\"0x00001000\",\"source\":\"198.51.100.1\","
+		"\"destination\":\"203.0.113.1\",\"udp_source_port\":null,"
+		"\"new_source\":\"198.51.100.9\",\"new_udp_source_port\":61000,"
+		"\"event\":\"sa.peer_moved\"}");
+	control_free(dumped);
+	json_decref(got);
+	call_done(gateway, fd, "sa.update",
+		"{\"direction\":\"in\",\"spi\":4096,\"source\":\"198.51.100.9\","
+		"\"udp_encapsulation\":{\"source_port\":4500,\"destination_port\":4500}}");
+	control_dataplane_event(gateway->control, &event);
+	got = receive(gateway, fd);
+	assert_int_equal(number_of(json_object_get(got, "params"), "udp_source_port"), 4500);
+	json_decref(got);
+	// Told before the agent had followed, arrived after it.
+	call_done(gateway, fd, "sa.update",
+		"{\"direction\":\"in\",\"spi\":4096,\"udp_encapsulation\":"
+		"{\"source_port\":61000,\"destination_port\":4500}}");
+	control_dataplane_event(gateway->control, &event);
+	assert_silence(gateway, fd);
+	close(fd);
 }
 
 // ---- clients that misbehave ----
@@ -1445,10 +1546,12 @@ static void test_tunnels(void **state)
 	json_t *result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel01\"}");
 	char *dumped = json_dumps(json_object_get(result, "tunnel"), JSON_COMPACT);
 	assert_string_equal(dumped,
-		"{\"name\":\"tunnel01\",\"gateway_endpoint\":\"203.0.113.1\","
+		"{\"name\":\"tunnel01\",\"if_id\":101,\"gateway_endpoint\":\"203.0.113.1\","
 		"\"customer_endpoint\":\"198.51.100.1\",\"interface_address\":"
 		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"state\":\"down\","
-		"\"sas_in\":0,\"sas_out\":0,\"out_packets\":11,\"out_bytes\":0,\"in_packets\":0,"
+		"\"sas_in\":0,\"sas_out\":0,\"in_age_seconds\":null,\"out_age_seconds\":null,"
+		"\"rekey_in_seconds\":null,\"expiry_in_seconds\":null,\"out_packets\":11,\"out_"
+		"bytes\":0,\"in_packets\":0,"
 		"\"in_bytes\":22,\"drops\":{\"replay\":3,\"icv\":4},\"drop_total\":7,"
 		"\"last_out_seconds\":null,\"last_in_seconds\":null}");
 	control_free(dumped);
@@ -1479,6 +1582,64 @@ static void test_tunnels(void **state)
 	call_fails(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel03\"}", -32003,
 		"no_such_tunnel", NULL);
 	call_fails(gateway, fd, "tunnel.show", "{}", -32602, "bad_parameter", "tunnel");
+	close(fd);
+}
+
+static void make_older(
+	struct gateway *gateway, enum sa_direction direction, uint32_t spi, uint64_t nanoseconds)
+{
+	sa_find(gateway->world.parts.tunnels, direction, spi, NULL)->added -= nanoseconds;
+}
+
+static void assert_ages(struct gateway *gateway, int fd, const char *expected)
+{
+	static const char *const names[] = {
+		"in_age_seconds", "out_age_seconds", "rekey_in_seconds", "expiry_in_seconds"};
+	json_t *result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel01\"}");
+	char text[128] = "";
+	for (unsigned int i = 0; i < 4; i++) {
+		const json_t *value = json_object_get(json_object_get(result, "tunnel"), names[i]);
+		size_t used = strlen(text);
+		if (json_is_integer(value))
+			snprintf(text + used, sizeof(text) - used, "%lld ",
+				(long long)json_integer_value(value));
+		else
+			snprintf(text + used, sizeof(text) - used, "%s ",
+				json_is_null(value) ? "null" : "missing");
+	}
+	json_decref(result);
+	assert_string_equal(text, expected);
+}
+
+static void test_ages_of_a_tunnels_sas(void **state)
+{
+	struct gateway *gateway = *state;
+	int fd = connect_client(gateway);
+	assert_ages(gateway, fd, "null null null null ");
+	add_sa(gateway, fd, "out", 0x1000, 1, "");
+	assert_ages(gateway, fd, "null 0 null null ");
+	add_sa(gateway, fd, "out", 0x1001, 2,
+		"\"lifetime\":{\"soft\":{\"seconds\":3000},\"hard\":{\"seconds\":3600}}");
+	make_older(gateway, SA_OUTBOUND, 0x1000, 500 * NANOSECONDS);
+	make_older(gateway, SA_OUTBOUND, 0x1001, 100 * NANOSECONDS);
+	assert_ages(gateway, fd, "null 100 2900 3500 ");
+	add_sa(gateway, fd, "in", 0x1000, 3,
+		"\"lifetime\":{\"soft\":{\"seconds\":2000},\"hard\":{\"seconds\":7200}}");
+	make_older(gateway, SA_INBOUND, 0x1000, 200 * NANOSECONDS);
+	assert_ages(gateway, fd, "200 100 1800 3500 ");
+	// The newest inbound SA counts, though the older one works on.
+	add_sa(gateway, fd, "in", 0x1001, 4, "\"lifetime\":{\"hard\":{\"seconds\":600}}");
+	make_older(gateway, SA_INBOUND, 0x1001, 10 * NANOSECONDS);
+	assert_ages(gateway, fd, "10 100 2900 590 ");
+	make_older(gateway, SA_OUTBOUND, 0x1001, 2900 * NANOSECONDS);
+	assert_ages(gateway, fd, "10 3000 0 590 ");
+	// Hard-expired ones do not count.
+	make_older(gateway, SA_INBOUND, 0x1001, 590 * NANOSECONDS);
+	make_older(gateway, SA_OUTBOUND, 0x1001, 600 * NANOSECONDS);
+	run_for(gateway, 30);
+	assert_ages(gateway, fd, "200 500 1800 7000 ");
+	call_done(gateway, fd, "sa.flush", "{}");
+	assert_ages(gateway, fd, "null null null null ");
 	close(fd);
 }
 
@@ -1684,7 +1845,9 @@ int main(void)
 		TEST(test_lifetime_in_seconds),
 		TEST(test_lifetime_in_packets_and_bytes),
 		TEST(test_sequence_numbers_end),
+		TEST(test_packets_per_key),
 		TEST(test_data_plane_events_reach_subscribers),
+		TEST(test_a_move_is_told),
 		TEST(test_a_slow_subscriber_gets_one_events_lost),
 		TEST(test_a_client_that_never_reads),
 		TEST(test_a_client_that_never_says_hello),
@@ -1692,6 +1855,7 @@ int main(void)
 		cmocka_unit_test(test_who_is_admitted),
 		TEST(test_socket_file),
 		TEST(test_tunnels),
+		TEST(test_ages_of_a_tunnels_sas),
 		TEST(test_routes),
 		TEST(test_a_route_that_does_not_fit),
 		TEST(test_ports_and_counters),

@@ -66,6 +66,7 @@ static inline void world_configure(struct world *world)
 	for (unsigned int i = 0; i < 2; i++) {
 		struct config_tunnel *tunnel = &world->tunnels[i];
 		snprintf(tunnel->name, CONFIG_NAME_SIZE, "tunnel%02u", i + 1);
+		tunnel->if_id = i + 101;
 		tunnel->gateway_endpoint = world_address("203.0.113.1");
 		tunnel->customer_endpoint = world_address(i == 0 ? "198.51.100.1" : "198.51.100.2");
 		tunnel->interface_address =
@@ -73,6 +74,7 @@ static inline void world_configure(struct world *world)
 		tunnel->far_side = CONFIG_FAR_SIDE_AWS;
 		tunnel->replay_protection = true;
 		tunnel->replay_window = 64;
+		tunnel->packets_per_key = UINT32_MAX;
 		tunnel->mtu = 1438;
 	}
 	world->config.ports = world->ports;

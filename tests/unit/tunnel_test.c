@@ -16,6 +16,7 @@
 #include <rte_byteorder.h>
 
 #include "eal.h"
+#include "esp/sa.h"
 #include "tunnel/spi_table.h"
 #include "tunnel/tunnel.h"
 
@@ -44,6 +45,7 @@ static void create_with(uint32_t max_sas)
 	strcpy(tunnels[1].name, "tunnel02");
 	tunnels[0].mtu = 1438;
 	tunnels[1].mtu = 1400;
+	tunnels[0].packets_per_key = tunnels[1].packets_per_key = UINT32_MAX;
 	reclaim = reclaim_create(2);
 	assert_non_null(reclaim);
 	table = tunnel_table_create(&config, reclaim);
@@ -316,6 +318,34 @@ static void test_paths_are_resolved(void **state)
 	assert_ptr_equal(sa_find(table, SA_OUTBOUND, 0x1002, &other)->tunnel, tunnel_get(table, 1));
 }
 
+static void test_last_sequence_numbers(void **state)
+{
+	(void)state;
+	static const struct {
+		uint32_t per_key;
+		bool esn;
+		uint64_t hard, last;
+	} cases[] = {
+		{UINT32_MAX, false, 0, UINT32_MAX},
+		{UINT32_MAX, false, 77, 77},
+		{UINT32_MAX, true, 0, ESP_SEQUENCE_END_ESN},
+		{UINT32_MAX, true, 5000000000, 5000000000},
+		{1024, false, 0, 1024},
+		{1024, true, 0, 1024},
+		{1024, false, 1023, 1023},
+		{1024, true, 1025, 1024},
+	};
+	for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sa_parameters parameters = parameters_of(SA_OUTBOUND, 0x1000 + i);
+		tunnels[0].packets_per_key = cases[i].per_key;
+		parameters.esn = cases[i].esn;
+		parameters.hard.packets = cases[i].hard;
+		const struct sa *sa = sa_add(table, tunnel_get(table, 0), &parameters, &error);
+		assert_non_null(sa);
+		assert_true(sa->out->last_sequence == cases[i].last);
+	}
+}
+
 static void test_updates_are_checked_first(void **state)
 {
 	(void)state;
@@ -332,6 +362,11 @@ static void test_updates_are_checked_first(void **state)
 	struct sa *in = add(0, SA_INBOUND, 0x1001);
 	assert_int_equal(sa_update(table, in, &far, &far, 4500, 4500, &error), 0);
 	assert_true(packet_address_equal(&in->source, &far));
+	uint32_t sender;
+	memcpy(&sender, far.bytes, sizeof(sender));
+	assert_true(in->in->sender == esp_sender_v4(sender, rte_cpu_to_be_16(4500)));
+	assert_int_equal(sa_update(table, in, NULL, NULL, 0, 0, &error), 0);
+	assert_true(in->in->sender == 0);
 	assert_ptr_equal(sa_find(table, SA_INBOUND, 0x1001, NULL), in);
 }
 
@@ -595,6 +630,7 @@ int main(void)
 		TEST(test_no_more_than_max_sas),
 		TEST(test_the_newest_outbound_sa_carries_the_traffic),
 		TEST(test_paths_are_resolved),
+		TEST(test_last_sequence_numbers),
 		TEST(test_updates_are_checked_first),
 		TEST(test_spis_are_handed_out_once),
 		TEST(test_a_slot_is_reused_only_after_its_grace_period),
