@@ -10,14 +10,14 @@ import os
 
 import pytest
 
-pytest.register_assert_rewrite("testbed", "topologies")
+pytest.register_assert_rewrite("testbed", "topologies", "ike")
 
 import testbed  # noqa: E402
 from topologies import Bench, Pair  # noqa: E402
 
 
 def _needs_network(item):
-    return any(name in item.fixturenames for name in ("network", "bench", "pair"))
+    return any(name in item.fixturenames for name in ("network", "module_network", "bench", "pair"))
 
 
 def pytest_collection_modifyitems(items):

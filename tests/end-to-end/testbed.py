@@ -450,6 +450,7 @@ class Network:
 
     def __init__(self):
         self.namespaces, self.gateways, self.wires, self.processes = [], [], [], []
+        self.parts = []  # others that close, and have logs
         networks.append(self)
 
     def namespace(self, label, **options):
@@ -480,19 +481,24 @@ class Network:
         self.gateways.append(Gateway(namespace, config, **options))
         return self.gateways[-1]
 
+    def keep(self, part):
+        self.parts.append(part)
+        return part
+
     def popen(self, namespace, *command, **options):
         process = namespace.popen(*command, **options)
         self.processes.append(process)
         return process
 
     def logs(self):
-        return [(f"log of {gateway.label}", gateway.tail(100)) for gateway in self.gateways]
+        return [*((f"log of {gateway.label}", gateway.tail(100)) for gateway in self.gateways),
+                *(log for part in self.parts for log in part.logs())]
 
     def close(self):
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for part in (*self.wires, *self.gateways, *self.namespaces):
+        for part in (*self.wires, *self.parts, *self.gateways, *self.namespaces):
             part.close()
         networks.remove(self)
