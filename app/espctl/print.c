@@ -383,7 +383,8 @@ void print_stats(const struct invocation *invocation, const json_t *result)
 	human_seconds(uptime, sizeof(uptime), member_integer(result, "uptime_seconds"));
 	printf("Up for %s. What became of the packets, by where they entered:\n\n", uptime);
 	print_sources(result);
-	printf("\nWorkers. Busy is the share of loops that found packets:\n\n");
+	printf("\nWorkers (AES-256-GCM: %s). Busy is the share of loops that found packets:\n\n",
+		member_text(result, "crypto"));
 	print_workers(json_object_get(result, "workers"));
 }
 

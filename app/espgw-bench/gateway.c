@@ -139,7 +139,7 @@ static int create_far_side(struct bench_gateway *gateway, struct bench_error *er
 	memcpy(out.salt, salt, sizeof(out.salt));
 	memcpy(in.key, key_out, sizeof(in.key));
 	memcpy(in.salt, salt, sizeof(in.salt));
-	gateway->far = esp_context_create(0);
+	gateway->far = esp_context_create(0, ESP_CRYPTO_AUTO);
 	gateway->far_out = esp_sa_out_create(&out);
 	gateway->far_in = esp_sa_in_create(&in);
 	if (gateway->far == NULL || gateway->far_out == NULL || gateway->far_in == NULL)

@@ -13,6 +13,7 @@ static const char *const sides[] = {"inside", "outside", NULL};
 static const char *const far_sides[] = {"any", "aws", "cloudflare", NULL};
 static const char *const df_policies[] = {"set", "clear", "copy", NULL};
 static const char *const priorities[] = {"normal", "low", NULL};
+static const char *const cryptos[] = {"auto", "ipsec-mb", "burst", NULL};
 static const char *const health_types[] = {"request", "reply", NULL};
 static const char *const health_directions[] = {"bidirectional", "unidirectional", NULL};
 static const char *const health_rates[] = {"low", "mid", "high", NULL};
@@ -203,6 +204,14 @@ static const struct setting worker_rows[] = {
 		.fallback = "normal",
 		.meaning = "`low` lets other programs on the cores go first. For demonstrations "
 			   "on machines with few cores."},
+	{.name = "crypto",
+		.type = SETTING_CHOICE,
+		AT(struct config, crypto),
+		.choices = cryptos,
+		.fallback = "auto",
+		.meaning = "How AES-256-GCM is computed. `burst`: short packets four at a time, "
+			   "which needs a CPU with AVX-512, VAES and VPCLMULQDQ; `ipsec-mb`: each "
+			   "by itself; `auto`: `burst` where the CPU can."},
 	{.name = "burst",
 		.type = SETTING_INTEGER,
 		AT(struct config, burst),

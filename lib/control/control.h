@@ -31,6 +31,7 @@ struct control_parts {
 	struct route_table *routes;
 	struct telemetry *telemetry;
 	struct reclaim *reclaim;
+	const char *crypto; // "burst" or "ipsec-mb"
 	void *argument;
 	void (*port_state)(void *argument, unsigned int port, struct dataplane_port_state *state);
 	int (*route_add)(void *argument, const struct config_route *route, enum route_origin origin,

@@ -34,6 +34,7 @@ struct control_parts control_parts_of(struct dataplane *dataplane)
 		.routes = dataplane_routes(dataplane),
 		.telemetry = dataplane_telemetry(dataplane),
 		.reclaim = dataplane_reclaim(dataplane),
+		.crypto = dataplane_crypto(dataplane),
 		.argument = dataplane,
 		.port_state = part_port_state,
 		.route_add = part_route_add,

@@ -184,6 +184,7 @@ static json_t *method_stats(struct request *request)
 	json_put_number(result, "uptime_seconds", (control_now() - control->started) / NANOSECONDS);
 	json_put(result, "sources", sources);
 	json_put(result, "totals", sums);
+	json_put_text(result, "crypto", control->parts.crypto);
 	json_put(result, "workers", workers_json(control));
 	return result;
 }

@@ -51,7 +51,7 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 			if (config->queues[port] >> queue & 1)
 				worker->polls[worker->poll_count++] =
 					(struct worker_poll){&dataplane->ports[port], queue};
-	worker->esp = esp_context_create(index);
+	worker->esp = esp_context_create(index, dataplane->crypto);
 	worker->to_host = create_ring("to_host", index, HOST_RING_SIZE);
 	worker->from_host = create_ring("from_host", index, HOST_RING_SIZE);
 	char name[RTE_RING_NAMESIZE];
@@ -59,6 +59,28 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 	worker->events = rte_ring_create_elem(name, sizeof(struct worker_event), EVENT_RING_SIZE,
 		(int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
 	return worker;
+}
+
+// A wish that the CPU can't fulfil is an error of the configuration; a failed self-test is not, and
+// leaves the slower way.
+static int choose_crypto(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	static const enum esp_crypto wishes[] = {
+		[CONFIG_CRYPTO_AUTO] = ESP_CRYPTO_AUTO,
+		[CONFIG_CRYPTO_IPSEC_MB] = ESP_CRYPTO_IPSEC_MB,
+		[CONFIG_CRYPTO_BURST] = ESP_CRYPTO_BURST,
+	};
+	enum esp_crypto wish = wishes[dataplane->config->crypto];
+	enum esp_crypto_problem problem = esp_crypto_choose(wish, &dataplane->crypto);
+	if (problem == ESP_CRYPTO_UNSUPPORTED)
+		return dataplane_fail(error,
+			"workers.crypto = \"burst\": this CPU lacks AVX-512, VAES or "
+			"VPCLMULQDQ; write \"auto\"");
+	if (problem == ESP_CRYPTO_WRONG)
+		fprintf(stderr,
+			"espgw: warning: the burst cipher failed its self-test on this CPU; "
+			"intel-ipsec-mb computes all packets\n");
+	return 0;
 }
 
 static int create_workers(struct dataplane *dataplane, struct dataplane_error *error)
@@ -171,8 +193,8 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 	struct host_error cause;
 	if (create_tables(dataplane, error) != 0 || ports_open(dataplane, error) != 0 ||
 		mirror_create(dataplane, error) != 0 || host_path_open(dataplane, error) != 0 ||
-		create_workers(dataplane, error) != 0 || add_own_routes(dataplane, error) != 0 ||
-		add_configured(dataplane, error) != 0) {
+		choose_crypto(dataplane, error) != 0 || create_workers(dataplane, error) != 0 ||
+		add_own_routes(dataplane, error) != 0 || add_configured(dataplane, error) != 0) {
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
@@ -437,6 +459,11 @@ struct reclaim *dataplane_reclaim(struct dataplane *dataplane)
 unsigned int dataplane_workers(const struct dataplane *dataplane)
 {
 	return dataplane->worker_count;
+}
+
+const char *dataplane_crypto(const struct dataplane *dataplane)
+{
+	return dataplane->crypto == ESP_CRYPTO_BURST ? "burst" : "ipsec-mb";
 }
 
 void dataplane_worker_receive(struct dataplane *dataplane, unsigned int worker, unsigned int port,

@@ -83,6 +83,8 @@ struct route_table *dataplane_routes(struct dataplane *dataplane);
 struct telemetry *dataplane_telemetry(struct dataplane *dataplane);
 struct reclaim *dataplane_reclaim(struct dataplane *dataplane);
 unsigned int dataplane_workers(const struct dataplane *dataplane);
+// "burst" or "ipsec-mb": how AES-256-GCM is computed (see workers.crypto).
+const char *dataplane_crypto(const struct dataplane *dataplane);
 void dataplane_port_state(
 	struct dataplane *dataplane, unsigned int port, struct dataplane_port_state *state);
 

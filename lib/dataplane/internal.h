@@ -165,6 +165,7 @@ struct dataplane {
 	struct worker *workers[CONFIG_WORKERS];
 	_Atomic bool stopping;
 	// Control's.
+	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
 	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
 	unsigned int underlay_count, underlay_room;

@@ -73,20 +73,35 @@ static void commit_windows(struct esp_context *context, struct esp_sa_in *const 
 	}
 }
 
+// The padding is 1,2,3... (RFC 4303 section 2.4): bytes that are there are `length` from `data` on.
+static bool padding_is_right(const uint8_t *data, uint32_t length)
+{
+	for (uint32_t i = 0; i < length; i++)
+		if (data[i] != i + 1)
+			return false;
+	return true;
+}
+
 // Reads pad length and next header at the end of the plaintext. DROP_NONE, and the bytes before the
-// padding.
-static enum drop_reason check_trailer(
+// padding. Usual padding is compared at once: a loop over 0 to 3 bytes is mispredicted. (Before the
+// plaintext stands the IV, so eight bytes can be read whatever its length.)
+static inline enum drop_reason check_trailer(
 	const uint8_t *data, uint32_t length, uint32_t *inner, uint8_t *next_header)
 {
-	uint32_t padding = data[length - 2];
-	*next_header = data[length - 1];
+	uint64_t end; // padding, pad length, next header
+	memcpy(&end, data + length - sizeof(end), sizeof(end));
+	uint32_t padding = end >> 48 & 0xff;
+	*next_header = (uint8_t)(end >> 56);
 	if (unlikely(padding + 2 > length))
 		return DROP_BAD_PADDING;
 	*inner = length - 2 - padding;
-	for (uint32_t i = 0; i < padding; i++)
-		if (unlikely(data[*inner + i] != i + 1))
-			return DROP_BAD_PADDING;
-	return DROP_NONE;
+	if (likely(padding < 4)) {
+		uint64_t expected = UINT64_C(0x030201) << (48 - 8 * padding);
+		uint64_t mask = UINT64_C(0xffffffffffff) << (48 - 8 * padding);
+		bool right = ((end ^ expected) & mask & UINT64_C(0xffffffffffff)) == 0;
+		return likely(right) ? DROP_NONE : DROP_BAD_PADDING;
+	}
+	return padding_is_right(data + *inner, padding) ? DROP_NONE : DROP_BAD_PADDING;
 }
 
 // RFC 6040 section 4.2, figure 4: [inner][outer] ECN field; 4 = drop.
@@ -165,7 +180,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 		context->job_packets[jobs] = (uint8_t)i;
 		jobs += drops[i] == DROP_NONE;
 	}
-	gcm_decrypt_burst(context->manager, context->jobs, jobs);
+	gcm_decrypt_burst(&context->gcm, context->jobs, jobs);
 	for (unsigned int job = 0; job < jobs; job++)
 		if (unlikely(!icv_is_right(&context->jobs[job])))
 			drops[context->job_packets[job]] = DROP_ICV;

@@ -38,6 +38,10 @@
 #define ESP_HEADROOM_MAX (40 + 8 + ESP_HEADER_SIZE + ESP_IV_SIZE)
 #define ESP_TAILROOM_MAX (3 + 2 + ESP_ICV_SIZE)
 
+// How AES-256-GCM is computed. BURST: short packets of a burst four at a time, which needs AVX-512
+// with VAES and VPCLMULQDQ; IPSEC_MB: each by itself; AUTO: BURST where the CPU can.
+enum esp_crypto { ESP_CRYPTO_AUTO, ESP_CRYPTO_IPSEC_MB, ESP_CRYPTO_BURST };
+
 enum esp_df { ESP_DF_SET, ESP_DF_CLEAR, ESP_DF_COPY }; // outer IPv4 header (RFC 4301 8.1)
 
 // Packets and bytes of one SA as one worker counted them; written by that worker alone.
@@ -108,10 +112,20 @@ struct esp_counters esp_sa_in_counters(const struct esp_sa_in *sa);
 // included.
 uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner);
 
+enum esp_crypto_problem {
+	ESP_CRYPTO_FINE,
+	ESP_CRYPTO_UNSUPPORTED, // this CPU can't do what was wanted
+	ESP_CRYPTO_WRONG,       // bursts were computed otherwise than ipsec-mb does, or no memory
+};
+
+// Control, once at start: tests on this CPU what `wanted` stands for, against ipsec-mb; takes
+// milliseconds. *chosen is what to create contexts with: ESP_CRYPTO_BURST or ESP_CRYPTO_IPSEC_MB.
+enum esp_crypto_problem esp_crypto_choose(enum esp_crypto wanted, enum esp_crypto *chosen);
+
 // A worker's scratch memory and cipher handle.
 struct esp_context;
 // `worker`: index of its counters in every SA. NULL when memory is short or the CPU is unfit.
-struct esp_context *esp_context_create(unsigned int worker);
+struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto crypto);
 void esp_context_destroy(struct esp_context *context);
 
 // Worker. Encapsulates packets[0..count-1] (count <= ESP_BURST_MAX), each with its SA, in place.

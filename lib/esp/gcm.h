@@ -2,48 +2,81 @@
 // Copyright (c) 2026 the espgw authors
 
 // AES-256-GCM over bursts (private to lib/esp, and to its tests and benchmark).
+//
+// intel-ipsec-mb enciphers one message a call, and a short one spends most of that on latency and
+// set-up. On CPUs with wide AES, short messages of a burst are therefore enciphered four at a time
+// (gcm_avx512.c). Long messages, and all of them elsewhere, are ipsec-mb's. Both give the same
+// bytes.
 
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <intel-ipsec-mb.h>
 
+#include "esp/esp.h"
+
+#define GCM_KEY_SIZE   32
 #define GCM_NONCE_SIZE 12
 #define GCM_TAG_SIZE   16
+#define GCM_SLOT_SIZE  16 // bytes that may be read at a nonce and at an AAD
+#define GCM_BURST_MAX  ESP_BURST_MAX
+#define GCM_BLOCK_SIZE 16
+// The longest message that is enciphered with others, in blocks. Beyond it ipsec-mb is as fast.
+#define GCM_SHORT_BLOCKS 40
+#define GCM_POWERS       (GCM_SHORT_BLOCKS + 2) // a short message, its AAD and the lengths
+#define GCM_MIX_BLOCKS   4                      // how many blocks four messages may differ by
+
+// An expanded key. `powers` are those of the hash key, highest first, each times x^-1 as the
+// reflected product wants it; what follows the first power may be read, and is zero.
+struct gcm_key {
+	struct gcm_key_data schedule; // ipsec-mb's
+	uint8_t powers[GCM_POWERS + 2 * GCM_MIX_BLOCKS][GCM_BLOCK_SIZE]
+		__attribute__((aligned(64)));
+};
 
 // One message, in place. The nonce and the AAD must have been written well before the call: a read
 // that follows a narrower write at once stalls.
 struct gcm_job {
-	const struct gcm_key_data *key;
-	const uint8_t *nonce; // GCM_NONCE_SIZE bytes
-	const uint8_t *aad;
-	uint64_t aad_length;
-	uint8_t *data;
-	uint64_t length; // of data, without the tag
-	uint8_t *tag;    // GCM_TAG_SIZE bytes, written by both directions
+	const struct gcm_key *key;
+	const uint8_t *nonce; // GCM_NONCE_SIZE bytes in a slot
+	const uint8_t *aad;   // in a slot
+	uint8_t *data;        // a block more may be read, and written as it is, before the tag
+	uint64_t length;      // of data, without the tag
+	uint64_t aad_length;  // at most 16; right behind `length`, they are read as one
+	uint8_t *tag;         // GCM_TAG_SIZE bytes, written by both directions
 };
 
-static inline void gcm_encrypt_burst(
-	const IMB_MGR *manager, const struct gcm_job *jobs, unsigned int count)
-{
-	struct gcm_context_data context;
-	for (unsigned int i = 0; i < count; i++) {
-		const struct gcm_job *job = &jobs[i];
-		manager->gcm256_enc(job->key, &context, job->data, job->data, job->length,
-			job->nonce, job->aad, job->aad_length, job->tag, GCM_TAG_SIZE);
-	}
-}
+// Four messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.
+typedef void (*gcm_four)(const struct gcm_job *const jobs[4], unsigned int blocks);
 
+// How bursts are enciphered; chosen once, then read by all workers.
+struct gcm {
+	const IMB_MGR *manager;
+	gcm_four encrypt_four, decrypt_four; // NULL: ipsec-mb for all
+	void (*wipe)(void);                  // registers and stack, after the last four
+};
+
+// What this CPU and `crypto` call for. `manager` is borrowed for the life of *gcm. False: the CPU
+// lacks what ESP_CRYPTO_BURST needs.
+bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto);
+// Compares *gcm with ipsec-mb, both directions, over lengths, keys and mixtures of them; takes
+// milliseconds. False: they differ, or memory is short.
+bool gcm_self_test(const struct gcm *gcm);
+
+// Control thread.
+void gcm_key_expand(const IMB_MGR *manager, struct gcm_key *key, const uint8_t bytes[GCM_KEY_SIZE]);
+
+// Worker. count <= GCM_BURST_MAX.
+void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count);
 // Decrypts and writes the tag that the message should have; comparing is the caller's, who must not
 // use the data when it differs.
-static inline void gcm_decrypt_burst(
-	const IMB_MGR *manager, const struct gcm_job *jobs, unsigned int count)
-{
-	struct gcm_context_data context;
-	for (unsigned int i = 0; i < count; i++) {
-		const struct gcm_job *job = &jobs[i];
-		manager->gcm256_dec(job->key, &context, job->data, job->data, job->length,
-			job->nonce, job->aad, job->aad_length, job->tag, GCM_TAG_SIZE);
-	}
-}
+void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count);
+
+// gcm_avx512.c; only to be called on a CPU that has what its name says.
+bool gcm_avx512_supported(void);
+void gcm_avx512_encrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks);
+void gcm_avx512_decrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks);
+void gcm_avx512_wipe(void);

@@ -25,18 +25,35 @@ static IMB_MGR *new_manager(void)
 }
 
 // Expands a key on the control thread, which is no hot path: a manager for one call.
-static bool expand_key(const uint8_t key[ESP_KEY_SIZE], struct gcm_key_data *schedule)
+static bool expand_key(const uint8_t key[ESP_KEY_SIZE], struct gcm_key *expanded)
 {
 	IMB_MGR *manager = new_manager();
 	if (manager == NULL)
 		return false;
-	IMB_AES256_GCM_PRE(manager, key, schedule);
+	gcm_key_expand(manager, expanded, key);
 	imb_clear_mem(manager, sizeof(*manager));
 	free_mb_mgr(manager);
 	return true;
 }
 
-struct esp_context *esp_context_create(unsigned int worker)
+enum esp_crypto_problem esp_crypto_choose(enum esp_crypto wanted, enum esp_crypto *chosen)
+{
+	enum esp_crypto_problem problem = ESP_CRYPTO_FINE;
+	struct gcm gcm;
+	*chosen = ESP_CRYPTO_IPSEC_MB;
+	IMB_MGR *manager = new_manager();
+	if (manager == NULL || !gcm_choose(&gcm, manager, wanted))
+		problem = ESP_CRYPTO_UNSUPPORTED;
+	else if (gcm.encrypt_four != NULL && !gcm_self_test(&gcm))
+		problem = ESP_CRYPTO_WRONG;
+	else if (gcm.encrypt_four != NULL)
+		*chosen = ESP_CRYPTO_BURST;
+	if (manager != NULL)
+		free_mb_mgr(manager);
+	return problem;
+}
+
+struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto crypto)
 {
 	struct esp_context *context =
 		rte_zmalloc("esp_context", sizeof(*context), RTE_CACHE_LINE_SIZE);
@@ -48,8 +65,8 @@ struct esp_context *esp_context_create(unsigned int worker)
 		context->jobs[i].aad = context->aads[i];
 	}
 	context->manager = new_manager();
-	if (context->manager == NULL) {
-		rte_free(context);
+	if (context->manager == NULL || !gcm_choose(&context->gcm, context->manager, crypto)) {
+		esp_context_destroy(context);
 		return NULL;
 	}
 	return context;
@@ -59,7 +76,8 @@ void esp_context_destroy(struct esp_context *context)
 {
 	if (context == NULL)
 		return;
-	free_mb_mgr(context->manager);
+	if (context->manager != NULL)
+		free_mb_mgr(context->manager);
 	imb_clear_mem(context, sizeof(*context));
 	rte_free(context);
 }

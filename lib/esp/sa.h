@@ -43,7 +43,7 @@ struct esp_sa_out {
 	unsigned int workers;
 	_Atomic unsigned int outer_index; // which of `outer` is in force
 	struct esp_outer outer[2];
-	struct gcm_key_data key __rte_cache_aligned;
+	struct gcm_key key __rte_cache_aligned;
 	// Changed by every burst of every worker.
 	_Atomic uint64_t next_sequence __rte_cache_aligned;
 	struct esp_counters counters[] __rte_cache_aligned; // [worker]
@@ -55,7 +55,7 @@ struct esp_sa_in {
 	unsigned int workers;
 	struct replay_window window; // its own_top shares this line only when there is no mapping
 	_Atomic uint64_t sender;     // whom packets should come from, see esp_sender_v4
-	struct gcm_key_data key __rte_cache_aligned;
+	struct gcm_key key __rte_cache_aligned;
 	_Atomic uint64_t moved; // TSC when a move was told last; 0 = never
 	struct esp_counters counters[] __rte_cache_aligned; // [worker]
 };
@@ -65,6 +65,7 @@ _Static_assert(offsetof(struct esp_sa_in, key) == RTE_CACHE_LINE_SIZE, "one line
 
 struct esp_context {
 	IMB_MGR *manager;
+	struct gcm gcm;
 	unsigned int worker;
 	// nonce and aad of each job point to its own nonces and aads, for good.
 	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;

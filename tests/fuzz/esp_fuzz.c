@@ -34,7 +34,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	static const uint32_t windows[SAS] = {0, 64, 4096};
 	if (test_eal_start("64") != 0 || atexit(clean_up) != 0)
 		abort();
-	context = esp_context_create(0);
+	context = esp_context_create(0, ESP_CRYPTO_AUTO);
 	for (unsigned int i = 0; i < SAS; i++) {
 		struct esp_sa_in_parameters parameters = test_in_parameters(windows[i]);
 		parameters.esn = i == 2;

@@ -1039,7 +1039,7 @@ static unsigned int capture_send(
 {
 	struct sa *sa = sa_find(gateway->world.parts.tunnels, SA_INBOUND, 0x1000, NULL);
 	assert_non_null(sa);
-	struct esp_context *context = esp_context_create(0);
+	struct esp_context *context = esp_context_create(0, ESP_CRYPTO_AUTO);
 	assert_non_null(context);
 	unsigned int accepted = 0;
 	for (unsigned int i = from; i < to; i++) {
@@ -1161,7 +1161,7 @@ static unsigned int encapsulate(struct gateway *gateway, uint32_t spi, unsigned 
 	test_inner_v4(inner, sizeof(inner), 0, false);
 	const struct packet_address to = world_address("198.51.100.1");
 	struct sa *sa = sa_find(gateway->world.parts.tunnels, SA_OUTBOUND, spi, &to);
-	struct esp_context *context = esp_context_create(0);
+	struct esp_context *context = esp_context_create(0, ESP_CRYPTO_AUTO);
 	unsigned int taken = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		struct rte_mbuf *packet = test_packet(inner, sizeof(inner));
@@ -1761,6 +1761,7 @@ static void test_ports_and_counters(void **state)
 	const json_t *worker = json_array_get(json_object_get(result, "workers"), 0);
 	assert_int_equal(number_of(worker, "core"), 7);
 	assert_int_equal(number_of(worker, "loops"), 1000);
+	assert_string_equal(text_of(result, "crypto"), "ipsec-mb");
 	json_decref(result);
 	result = call(gateway, fd, "drops", "{}");
 	const json_t *drops = json_object_get(result, "drops");

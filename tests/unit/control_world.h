@@ -165,6 +165,7 @@ static inline void world_start(struct world *world, const char *directory)
 		.routes = world->routes,
 		.telemetry = world->telemetry,
 		.reclaim = world->reclaim,
+		.crypto = "ipsec-mb",
 		.argument = world,
 		.port_state = world_port_state,
 		.route_add = world_route_add,

@@ -537,7 +537,7 @@ static void test_counters_are_summed_over_workers(void **state)
 	struct esp_sa_out_parameters parameters = test_out_parameters(4);
 	parameters.workers = 2;
 	struct esp_sa_out *sa = esp_sa_out_create(&parameters);
-	struct esp_context *other = esp_context_create(1);
+	struct esp_context *other = esp_context_create(1, ESP_CRYPTO_AUTO);
 	assert_non_null(sa);
 	assert_non_null(other);
 	assert_int_equal(esp_sa_out_spi(sa), TEST_SPI);
@@ -593,7 +593,7 @@ int main(void)
 {
 	if (test_eal_start("64") != 0)
 		return 1;
-	context = esp_context_create(0);
+	context = esp_context_create(0, ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {

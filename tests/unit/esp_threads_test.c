@@ -497,7 +497,7 @@ int main(void)
 	if (test_eal_start("64") != 0)
 		return 1;
 	for (unsigned int i = 0; i < THREADS; i++) {
-		contexts[i] = esp_context_create(i);
+		contexts[i] = esp_context_create(i, ESP_CRYPTO_AUTO);
 		if (contexts[i] == NULL)
 			return 1;
 	}

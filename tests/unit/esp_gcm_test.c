@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// The burst cipher gives the same bytes as ipsec-mb, and touches no others.
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "esp/gcm.h"
+
+#define LENGTH_MAX 9216
+#define MARGIN     64 // bytes around each message that must stay as they are
+#define KEYS       5
+
+struct message {
+	uint8_t bytes[MARGIN + LENGTH_MAX + MARGIN];
+	uint8_t nonce[GCM_SLOT_SIZE], aad[GCM_SLOT_SIZE], tag[GCM_TAG_SIZE];
+};
+
+enum contents { RANDOM, ZEROS, ONES };
+
+static struct gcm burst, reference;
+static struct gcm_key keys[KEYS];
+static struct message messages[GCM_BURST_MAX], expected[GCM_BURST_MAX];
+static struct gcm_job jobs[GCM_BURST_MAX];
+static uint64_t state = 88172645463325252u;
+
+static uint64_t draw(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static void fill(uint8_t *bytes, size_t size, enum contents contents)
+{
+	if (contents != RANDOM)
+		memset(bytes, contents == ZEROS ? 0 : 0xff, size);
+	else
+		for (size_t i = 0; i < size; i += 8) {
+			uint64_t value = draw();
+			memcpy(bytes + i, &value, size - i < 8 ? size - i : 8);
+		}
+}
+
+static void set_message(unsigned int i, uint64_t length, uint64_t aad_length,
+	const struct gcm_key *key, enum contents contents)
+{
+	struct message *message = &messages[i];
+	fill(message->bytes, MARGIN + length + MARGIN, contents);
+	fill(message->nonce, sizeof(message->nonce), contents);
+	fill(message->aad, sizeof(message->aad), contents);
+	memcpy(&expected[i], message, sizeof(*message));
+	jobs[i] = (struct gcm_job){
+		.key = key,
+		.nonce = message->nonce,
+		.aad = message->aad,
+		.data = message->bytes + MARGIN,
+		.length = length,
+		.aad_length = aad_length,
+		.tag = message->tag,
+	};
+}
+
+// The reference computes each message by itself, so that nothing of the burst is in it.
+static void check(unsigned int count, bool encrypt)
+{
+	if (encrypt)
+		gcm_encrypt_burst(&burst, jobs, count);
+	else
+		gcm_decrypt_burst(&burst, jobs, count);
+	for (unsigned int i = 0; i < count; i++) {
+		struct gcm_job job = jobs[i];
+		job.data = expected[i].bytes + MARGIN;
+		job.tag = expected[i].tag;
+		if (encrypt)
+			gcm_encrypt_burst(&reference, &job, 1);
+		else
+			gcm_decrypt_burst(&reference, &job, 1);
+		size_t size = MARGIN + job.length + MARGIN;
+		if (memcmp(messages[i].bytes, expected[i].bytes, size) != 0 ||
+			memcmp(messages[i].tag, expected[i].tag, GCM_TAG_SIZE) != 0)
+			fail_msg("%s of message %u of %u differs: %lu bytes, AAD of %lu",
+				encrypt ? "encryption" : "decryption", i, count, job.length,
+				job.aad_length);
+	}
+}
+
+// Four of a length go together. Up to 1,200 bytes each length has its neighbours' too.
+static void test_every_length(void **unused)
+{
+	(void)unused;
+	for (uint64_t length = 0; length <= LENGTH_MAX; length++) {
+		for (unsigned int i = 0; i < 4; i++)
+			set_message(i, length, i % 2 == 0 ? 8 : 12, &keys[0], RANDOM);
+		check(4, length % 2 == 0);
+		if (length > 1200)
+			continue;
+		for (unsigned int i = 0; i < 4; i++)
+			set_message(i, length, 8, &keys[i], RANDOM);
+		check(4, length % 2 != 0);
+	}
+}
+
+// Lengths that differ within a four, both directions, each position the shortest once.
+static void test_neighbouring_lengths(void **unused)
+{
+	(void)unused;
+	for (uint64_t length = 0; length <= (GCM_SHORT_BLOCKS + 2) * GCM_BLOCK_SIZE; length++) {
+		for (unsigned int i = 0; i < 4; i++)
+			set_message(
+				i, length + draw() % 70, 8 + 4 * (draw() % 2), &keys[0], RANDOM);
+		set_message(length % 4, length, 8, &keys[0], RANDOM);
+		check(4, length % 3 != 0);
+	}
+}
+
+static uint64_t random_length(void)
+{
+	switch (draw() % 4) {
+	case 0:
+		return draw() % 80;
+	case 1:
+		return draw() % (GCM_SHORT_BLOCKS * GCM_BLOCK_SIZE + 20);
+	case 2:
+		return 68;
+	default:
+		return draw() % 1500;
+	}
+}
+
+static void test_mixtures(void **unused)
+{
+	(void)unused;
+	for (unsigned int round = 0; round < 12000; round++) {
+		unsigned int count = 1 + round % GCM_BURST_MAX;
+		bool one_key = draw() % 3 == 0;
+		enum contents contents = draw() % 8 == 0 ? ZEROS : draw() % 8 == 0 ? ONES : RANDOM;
+		for (unsigned int i = 0; i < count; i++)
+			set_message(i, random_length(), 8 + 4 * (draw() % 2),
+				&keys[one_key ? 0 : draw() % KEYS], contents);
+		check(count, draw() % 2 == 0);
+	}
+}
+
+static void test_aad_lengths(void **unused)
+{
+	(void)unused;
+	for (uint64_t length = 0; length < 200; length++) {
+		for (unsigned int i = 0; i <= GCM_SLOT_SIZE; i++)
+			set_message(i, length, i, &keys[0], RANDOM);
+		check(GCM_SLOT_SIZE + 1, length % 2 == 0);
+	}
+}
+
+// Keys whose hash key has few bits are no better than others: the all-zero and all-one ones, and
+// one bit each.
+static void test_odd_keys(void **unused)
+{
+	(void)unused;
+	static struct gcm_key odd;
+	for (unsigned int bit = 0; bit < 8 * GCM_KEY_SIZE + 2; bit++) {
+		uint8_t bytes[GCM_KEY_SIZE] = {0};
+		if (bit < 8 * GCM_KEY_SIZE)
+			bytes[bit / 8] = (uint8_t)(1u << bit % 8);
+		else if (bit == 8 * GCM_KEY_SIZE)
+			memset(bytes, 0xff, sizeof(bytes));
+		gcm_key_expand(burst.manager, &odd, bytes);
+		for (unsigned int i = 0; i < 16; i++)
+			set_message(i, bit + 16 * i, 8, &odd, (enum contents)(bit % 3));
+		check(16, bit % 2 == 0);
+	}
+}
+
+static void test_self_test(void **unused)
+{
+	(void)unused;
+	assert_true(gcm_self_test(&burst));
+	if (burst.encrypt_four == NULL)
+		return;
+	// One that encrypts where it should decrypt.
+	struct gcm wrong = burst;
+	wrong.decrypt_four = burst.encrypt_four;
+	assert_false(gcm_self_test(&wrong));
+}
+
+static void test_choice(void **unused)
+{
+	(void)unused;
+	enum esp_crypto chosen;
+	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_IPSEC_MB, &chosen), ESP_CRYPTO_FINE);
+	assert_int_equal(chosen, ESP_CRYPTO_IPSEC_MB);
+	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_AUTO, &chosen), ESP_CRYPTO_FINE);
+	assert_int_equal(
+		chosen, burst.encrypt_four != NULL ? ESP_CRYPTO_BURST : ESP_CRYPTO_IPSEC_MB);
+	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_BURST, &chosen),
+		burst.encrypt_four != NULL ? ESP_CRYPTO_FINE : ESP_CRYPTO_UNSUPPORTED);
+}
+
+static int set_up(void **unused)
+{
+	(void)unused;
+	IMB_MGR *manager = alloc_mb_mgr(0);
+	init_mb_mgr_auto(manager, NULL);
+	gcm_choose(&reference, manager, ESP_CRYPTO_IPSEC_MB);
+	gcm_choose(&burst, manager, ESP_CRYPTO_AUTO);
+	if (burst.encrypt_four == NULL)
+		print_message("the burst cipher is not for this CPU: ipsec-mb against itself\n");
+	for (unsigned int i = 0; i < KEYS; i++) {
+		uint8_t bytes[GCM_KEY_SIZE];
+		fill(bytes, sizeof(bytes), RANDOM);
+		gcm_key_expand(manager, &keys[i], bytes);
+	}
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_length),
+		cmocka_unit_test(test_neighbouring_lengths),
+		cmocka_unit_test(test_mixtures),
+		cmocka_unit_test(test_aad_lengths),
+		cmocka_unit_test(test_odd_keys),
+		cmocka_unit_test(test_self_test),
+		cmocka_unit_test(test_choice),
+	};
+	return cmocka_run_group_tests(tests, set_up, NULL);
+}
