@@ -121,7 +121,7 @@ int main(void)
 {
 	if (test_eal_start("64") != 0)
 		return 1;
-	context = esp_context_create(0);
+	context = esp_context_create(0, ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_captures)};
