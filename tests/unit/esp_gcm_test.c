@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "esp/gcm.h"
 
@@ -179,6 +180,32 @@ static void test_odd_keys(void **unused)
 	}
 }
 
+// Right behind the tag there is no memory: nothing further is touched.
+static void test_end_of_memory(void **unused)
+{
+	(void)unused;
+	enum { PAGE = 4096 };
+	uint8_t *pages[4];
+	for (unsigned int i = 0; i < 4; i++) {
+		pages[i] = mmap(
+			NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_true(pages[i] != MAP_FAILED);
+		assert_int_equal(mprotect(pages[i] + PAGE, PAGE, PROT_NONE), 0);
+	}
+	for (uint64_t length = 0; length < GCM_SHORT_BLOCKS * GCM_BLOCK_SIZE; length++) {
+		for (unsigned int i = 0; i < 4; i++) {
+			uint64_t shorter = length - (i * 16 < length ? i * 16 : length);
+			set_message(i, shorter, 8, &keys[0], RANDOM);
+			jobs[i].data = pages[i] + PAGE - GCM_TAG_SIZE - shorter;
+			jobs[i].tag = jobs[i].data + shorter;
+		}
+		gcm_encrypt_burst(&burst, jobs, 4);
+		gcm_decrypt_burst(&burst, jobs, 4);
+	}
+	for (unsigned int i = 0; i < 4; i++)
+		munmap(pages[i], 2 * PAGE);
+}
+
 static void test_self_test(void **unused)
 {
 	(void)unused;
@@ -229,6 +256,7 @@ int main(void)
 		cmocka_unit_test(test_mixtures),
 		cmocka_unit_test(test_aad_lengths),
 		cmocka_unit_test(test_odd_keys),
+		cmocka_unit_test(test_end_of_memory),
 		cmocka_unit_test(test_self_test),
 		cmocka_unit_test(test_choice),
 	};
