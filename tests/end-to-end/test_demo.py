@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import ike
 from testbed import BUILD, PATIENCE, ROOT, run
 
 COMMAND = [ROOT / "scripts/demo", "--no-build", "--build", BUILD]
@@ -31,24 +32,45 @@ def left_behind(pid):
     return namespaces + processes + list(pathlib.Path("/tmp").glob("espgw-demo.*"))
 
 
-def test_demo():
+def start(*options):
+    return subprocess.Popen([*COMMAND, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+def check(demo, proved):
+    """Runs it to its end; returns what it said."""
     began = time.monotonic()
-    demo = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
     output, _ = demo.communicate(timeout=120 * PATIENCE)
     assert demo.returncode == 0, output
     assert time.monotonic() - began < 60 * PATIENCE
-    last = output.splitlines()[-1]
-    assert re.match(r"== Proved: 80 of 80 pings and TCP at \S+ and \S+ Mbit/s by two tunnels; "
-                    r"outside passed \d{3,} ESP packets and 0 others\.$", last), output
-    assert all(len(line) <= 100 for line in output.splitlines()[:-1]), output
+    *lines, last = output.splitlines()
+    assert re.fullmatch("== Proved: " + proved, last), output
+    assert all(len(line) <= 132 for line in lines), output
     assert not left_behind(demo.pid)
+    return output
+
+
+def test_demo():
+    output = check(start("--plugin", ike.plugin_file()),
+                   r"two tunnels by IKEv2, a rekey without loss, 380 of 380 pings and TCP at \S+ "
+                   r"and \S+ Mbit/s; outside passed \d{4,} ESP packets, \d+ of IKE and 0 others\.")
+    before, after = re.search(r"SPI outwards +(0x[0-9a-f]{8}), then (0x[0-9a-f]{8})$", output,
+                              re.M).groups()
+    assert before != after
+    for name in ("tunnel01", "tunnel02"):
+        assert re.search(rf"^{name} +up ", output, re.M), output
+        assert re.search(rf"^{name}: #\d+, ESTABLISHED, IKEv2", output, re.M), output
+
+
+def test_static_demo():
+    check(start("--static"),
+          r"80 of 80 pings and TCP at \S+ and \S+ Mbit/s by two tunnels; "
+          r"outside passed \d{3,} ESP packets and 0 others\.")
 
 
 def test_demo_interrupted_leaves_nothing_behind():
-    demo = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    demo = start("--plugin", ike.plugin_file())
     for line in demo.stdout:
         if "Ping" in line:
             break
