@@ -9,6 +9,7 @@ import ctypes
 import errno
 import itertools
 import json
+import math
 import os
 import pathlib
 import select
@@ -110,8 +111,11 @@ class Namespace:
 
     def ping(self, address, count=5, interval=0.02, size=56, check=True, *more):
         """Pings and returns (answers, their round trips in milliseconds)."""
-        done = self.run("ping", "-c", count, "-i", interval, "-W", max(1, int(2 * PATIENCE)),
-                        "-s", size, *more, address, check=False, timeout=120)
+        # -W alone would wait two round trips for the last answer. With -w, ping waits until all are
+        # answered, or so long.
+        seconds = math.ceil(count * float(interval)) + max(1, int(2 * PATIENCE))
+        done = self.run("ping", "-c", count, "-i", interval, "-w", seconds, "-s", size, *more,
+                        address, check=False, timeout=120)
         times = [float(line.split("time=")[1].split()[0])
                  for line in done.stdout.splitlines() if "time=" in line]
         if check:
