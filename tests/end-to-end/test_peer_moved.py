@@ -7,7 +7,6 @@ import time
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
