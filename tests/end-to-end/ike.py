@@ -31,6 +31,7 @@ from scapy.layers.inet import UDP
 
 import esp
 from testbed import BUILD, PATIENCE, ROOT, run, wait_until
+from topologies import Pair
 
 CHARON = pathlib.Path("/usr/lib/ipsec/charon")
 SWANCTL = pathlib.Path("/usr/sbin/swanctl")
@@ -387,15 +388,16 @@ class Tunnel:
 
 
 class IkeGateway:
-    """espgw, and charon with the kernel-espgw plugin beside it."""
+    """An espgw (testbed.Gateway), and charon with the kernel-espgw plugin beside it."""
 
-    def __init__(self, network, namespace, config, settings=None, plugin_settings=None):
-        self.namespace = namespace
-        self.espgw = network.gateway(namespace, config)
-        self.charon = network.keep(Charon(
-            namespace, namespace.label, "kernel-espgw",
-            {"load": True, "socket": self.espgw.config["gateway"]["control_socket"],
-             "timeout": "2s", **(plugin_settings or {})}, settings))
+    def __init__(self, network, espgw, settings=None):
+        self.namespace, self.espgw = espgw.namespace, espgw
+        self.charon = Charon(
+            espgw.namespace, espgw.label, "kernel-espgw",
+            {"load": True, "socket": espgw.config["gateway"]["control_socket"], "timeout": "2s"},
+            settings)
+        network.keep(self)
+        network.keep(self.charon)
 
     def connect(self, tunnel, local, remote, start="none", child=None, **options):
         child = merge({"if_id_in": tunnel.if_id, "if_id_out": tunnel.if_id, "start_action": start},
@@ -444,7 +446,7 @@ class AwsNetwork:
     def __init__(self, network, aws_starts=True, dh=14, gateway_start="none", gateway=None,
                  gateway_child=None, gateway_settings=None, aws=None, aws_child=None,
                  endpoints=2, config=None):
-        self.network = network
+        self.network, self.aws_starts = network, aws_starts
         self.tunnels = [Tunnel(i, f"203.0.113.{10 + i}") for i in range(1, endpoints + 1)]
         self.site = network.namespace("site")
         self.internet = network.namespace("internet")
@@ -458,8 +460,8 @@ class AwsNetwork:
         self.vpc.ip("address", "add", f"{self.VPC}/26", "dev", "bridge")
         self.site.ip("address", "add", f"{self.SITE}/24", "dev", "eth0")
         self.site.ip("route", "add", "default", "via", "10.1.0.1", "mtu", "1438")
-        self.gateway = network.keep(IkeGateway(
-            network, namespace, merge(self._config(), config or {}), gateway_settings))
+        espgw = network.gateway(namespace, merge(self._config(), config or {}))
+        self.gateway = IkeGateway(network, espgw, gateway_settings)
         self.aws = [self._endpoint(tunnel) for tunnel in self.tunnels]
         for tunnel, endpoint in zip(self.tunnels, self.aws):
             self.gateway.connect(tunnel, self.GATEWAY, tunnel.address, gateway_start,
@@ -507,11 +509,11 @@ class AwsNetwork:
         }
 
     def start(self, up=True):
-        """Gateway first, as in life; then AWS starts if it is told to. `up` waits for both
-        tunnels."""
-        self.gateway.start()
-        for endpoint in self.aws:
-            endpoint.start()
+        """Whoever starts comes last: a charon that listens but has no connections yet answers
+        NO_PROPOSAL_CHOSEN, and the other one gives up. `up` waits for both tunnels."""
+        parts = [*self.aws, self.gateway]
+        for part in reversed(parts) if self.aws_starts else parts:
+            part.start()
         self.answer_by(1)
         if up:
             self.wait_up()
@@ -601,7 +603,8 @@ class Pinger:
     def read(self):
         # Not by seek: ping writes by the same position.
         text = os.pread(self.output.fileno(), 1 << 26, 0).decode()
-        for when, number in re.findall(r"^\[([\d.]+)\] \d+ bytes from .* icmp_seq=(\d+)", text, re.M):
+        answer = r"^\[([\d.]+)\] \d+ bytes from .* icmp_seq=(\d+)"
+        for when, number in re.findall(answer, text, re.M):
             self.answers.setdefault(int(number), float(when))
         self.duplicates = text.count("(DUP!)")
         return self
@@ -707,32 +710,17 @@ class Relay:
 
 
 class IkePair:
-    """Two espgw with a charon each, no NAT between them, so ESP is plain:
-
-        site_a ── lan [a] wan ═══ wan [b] lan ── site_b
-        10.1.0.2                                 192.168.192.10
-    """
+    """topologies.Pair with a charon beside each espgw. No NAT between them, so ESP is plain."""
 
     def __init__(self, network, **options):
-        from topologies import Pair
         self.pair = pair = Pair(network)
         self.site_a, self.site_b = pair.site_a, pair.site_b
         self.SITE_A, self.SITE_B = pair.SITE_A, pair.SITE_B
         self.tunnels = [Tunnel(i, ends[1]) for i, ends in enumerate(pair.TUNNELS.values(), 1)]
-        self.a, self.b = (self._side(network, gateway) for gateway in (pair.a, pair.b))
+        self.a, self.b = (IkeGateway(network, espgw) for espgw in (pair.a, pair.b))
         for tunnel, (a, b) in zip(self.tunnels, pair.TUNNELS.values()):
             self.a.connect(tunnel, a, b, **merge({"start": "start"}, options.get("a", {})))
             self.b.connect(tunnel, b, a, **merge({"start": "none"}, options.get("b", {})))
-
-    @staticmethod
-    def _side(network, espgw):
-        side = object.__new__(IkeGateway)
-        side.namespace, side.espgw = espgw.namespace, espgw
-        network.keep(side)
-        side.charon = network.keep(Charon(
-            espgw.namespace, espgw.label, "kernel-espgw",
-            {"load": True, "socket": espgw.config["gateway"]["control_socket"], "timeout": "2s"}))
-        return side
 
     def start(self):
         self.b.start()

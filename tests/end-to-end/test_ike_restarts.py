@@ -330,7 +330,10 @@ def test_aws_disappears_and_returns(network):
     since = len(world.gateway.charon.text())
     world.aws[0].kill()
     world.gateway.charon.wait_log(r"<tunnel01\|.*(giving up after|restarting CHILD_SA)", 15, since)
+    # Not to be asked between listening and having its connection: it would refuse for good.
+    world.internet.ip("link", "set", "to-aws1", "down")
     world.aws[0].start()
+    world.internet.ip("link", "set", "to-aws1", "up")
     world.gateway.wait_up("tunnel01", 20)
     world.use(1)
     echo(world.site, world.VPC)
