@@ -94,17 +94,33 @@ static bool is_vdev(const struct config_port *port)
 	return strncmp(port->device, "net_", 4) == 0;
 }
 
+static bool is_kind(const struct config_port *port, const char *kind)
+{
+	return strncmp(port->device, kind, strlen(kind)) == 0;
+}
+
+// Shares packet memory with another process, which finds it by file.
+static bool shares_memory(const struct config_port *port)
+{
+	return is_kind(port, "net_virtio_user") || is_kind(port, "net_vhost") ||
+	       is_kind(port, "net_memif");
+}
+
 static void add_devices(struct arguments *arguments, const struct config *config)
 {
-	bool any_pci = false, any_virtio_user = false;
+	bool any_pci = false, any_virtio_user = false, any_shares = false;
 	for (unsigned int i = 0; i < config->port_count; i++) {
 		const struct config_port *port = &config->ports[i];
 		any_pci |= !is_vdev(port);
-		any_virtio_user |= strncmp(port->device, "net_virtio_user", 15) == 0;
+		any_virtio_user |= is_kind(port, "net_virtio_user");
+		any_shares |= shares_memory(port);
 		add(arguments, is_vdev(port) ? "--vdev=%s" : "--allow=%s", port->device);
 	}
 	if (!any_pci)
 		add(arguments, "--no-pci");
+	// Hugepages hold keys. Without their files they go, wiped, when the process does.
+	if (config->gateway.hugepages && !any_shares)
+		add(arguments, "--huge-unlink=always");
 	// Without it a virtio_user port beside hugepages passes nothing, and says nothing.
 	if (any_virtio_user && config->gateway.hugepages)
 		add(arguments, "--single-file-segments");

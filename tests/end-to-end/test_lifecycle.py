@@ -165,7 +165,9 @@ def test_with_hugepages(network):
         sent = probe(Bench.BEHIND["tunnel01"], Bench.HOST)
         bench.send_outside(into.encrypt(sent))
         bench.arrives_inside(sent)
-        bench.gateway.stop()
+        bench.gateway.kill()  # without a chance to tidy up
+        name = bench.gateway.config["gateway"]["name"]
+        assert not list(pathlib.Path("/dev/hugepages").glob(f"espgw-{name}*"))
 
 
 def test_many_starts_leave_nothing_behind(network):
