@@ -47,14 +47,32 @@ static void event_moved(struct gateway *gateway, const json_t *event)
 			json_port(event, "new_udp_source_port"));
 }
 
+// charon has keys for the tunnel, or was told that they are lost, or is about to have them carried.
+static bool has_outbound(const struct gateway *gateway, const struct tunnel *tunnel)
+{
+	const struct sa *sa;
+	TAILQ_FOREACH (sa, &gateway->sas, link) {
+		if (sa->direction != ESPGW_OUT || sa->state == SA_UNWANTED)
+			continue;
+		if (strcmp(sa->tunnel, tunnel->name) == 0 ||
+			tunnels_find(&gateway->tunnels, sa->if_id, sa->outer.source,
+				sa->outer.destination) == tunnel)
+			return true;
+	}
+	return false;
+}
+
 static void event_acquire(struct gateway *gateway, const json_t *event)
 {
 	const char *name = json_text(event, "tunnel");
 	const struct tunnel *tunnel = tunnels_find_name(&gateway->tunnels, name);
 	uint32_t reqid = tunnel == NULL ? 0 : traps_find(gateway->traps, tunnel);
+	bool negotiated = reqid != 0 && has_outbound(gateway, tunnel);
 	gateway_log(gateway, 2, "there is traffic for %s, which has no SA%s", name,
-		reqid == 0 ? " and no trap" : "");
-	if (reqid != 0)
+		reqid == 0   ? " and no trap"
+		: negotiated ? ", but charon has one"
+			     : "");
+	if (reqid != 0 && !negotiated)
 		notice_acquire(gateway, reqid);
 }
 

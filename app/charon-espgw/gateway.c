@@ -148,7 +148,7 @@ static void gateway_log_trouble(struct gateway *gateway, const char *message)
 		message);
 }
 
-static void gateway_disconnect(struct gateway *gateway, const char *why)
+void gateway_disconnect(struct gateway *gateway, const char *why)
 {
 	if (gateway->calls == NULL)
 		return;
@@ -203,12 +203,14 @@ static bool gateway_connect(struct gateway *gateway)
 		return false;
 	}
 	const struct espgw_server *server = espgw_client_server(calls);
-	gateway->trouble[0] = '\0';
-	gateway_log(gateway, 1, "connected to %s %s \"%s\" at %s", server->server, server->version,
-		server->name, gateway->socket);
 	gateway->events = events;
 	gateway->calls = calls;
 	bool ready = reconcile_begin(gateway, server->epoch);
+	if (ready) {
+		gateway->trouble[0] = '\0';
+		gateway_log(gateway, 1, "connected to %s %s \"%s\" at %s", server->server,
+			server->version, server->name, gateway->socket);
+	}
 	gateway_unlock(gateway);
 	notices_tell(gateway);
 	return ready;
@@ -305,6 +307,7 @@ struct gateway *gateway_create(const struct gateway_settings *settings,
 	}
 	gateway->socket = path;
 	gateway->timeout_ms = settings->timeout_ms;
+	gateway->repeat_ms = settings->repeat_ms;
 	gateway->hooks = *hooks;
 	gateway->traps = traps;
 	gateway->wake_fd = wake_fd;

@@ -27,6 +27,9 @@ struct gateway_hooks {
 struct gateway_settings {
 	const char *socket;
 	int timeout_ms; // of one call
+	// After this a lost SA is reported again, then more and more rarely, down to once in ten
+	// times this.
+	int repeat_ms;
 };
 
 struct gateway;
@@ -52,7 +55,8 @@ bool gateway_update_sa(struct gateway *gateway, uint32_t spi, const char *destin
 // gateway is away. *used_at: seconds of the monotonic clock, 0 = never.
 bool gateway_query_sa(struct gateway *gateway, uint32_t spi, const char *destination,
 	uint64_t *bytes, uint64_t *packets, int64_t *used_at);
-// Of an SPI that no SA was added with: gives it back.
+// Of a reserved SPI that no SA was added with: gives it back, if `destination` is the gateway's end
+// of a tunnel. Else it is the peer's SPI, and only by chance one that is reserved here, too.
 bool gateway_delete_sa(struct gateway *gateway, uint32_t spi, const char *destination);
 // All that charon added.
 void gateway_flush_sas(struct gateway *gateway);

@@ -35,7 +35,7 @@ struct stranger {
 
 struct gateway {
 	char *socket;
-	int timeout_ms;
+	int timeout_ms, repeat_ms;
 	struct gateway_hooks hooks;
 	struct traps *traps;
 	int wake_fd;
@@ -69,6 +69,8 @@ void gateway_log(const struct gateway *gateway, int level, const char *format, .
 // is closed, and the thread will find out by reconciling what became of the call.
 bool gateway_answered(
 	struct gateway *gateway, enum espgw_status status, const struct espgw_error *error);
+// Closes the connection for calls, if there is one; the thread connects again.
+void gateway_disconnect(struct gateway *gateway, const char *why);
 void gateway_wake(struct gateway *gateway);
 
 void notice_expire(struct gateway *gateway, const struct sa *sa, bool hard);
@@ -85,7 +87,7 @@ int reconcile_step(struct gateway *gateway);
 // Adds the SAs of this if_id that wait for it, in the order they came: the newest outbound one
 // carries the traffic.
 void reconcile_push(struct gateway *gateway, uint32_t if_id);
-// Deletes an SA in the gateway. False: the connection is gone.
+// Deletes an SA in the gateway. False: the connection is gone; `sa` may be there still.
 bool reconcile_delete(struct gateway *gateway, const struct sa *sa);
 bool reconcile_update(struct gateway *gateway, struct sa *sa);
 

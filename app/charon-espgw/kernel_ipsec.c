@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Copyright (c) 2026 the espgw authors
 
+#include <limits.h>
 #include <stdatomic.h>
 
 #include <threading/thread.h>
@@ -11,6 +12,7 @@
 
 #define SETTINGS        "%s.plugins.kernel-espgw."
 #define TIMEOUT_SECONDS 2
+#define REPEAT_MS       3000
 
 typedef struct private_kernel_ipsec_t private_kernel_ipsec_t;
 
@@ -225,10 +227,13 @@ static struct gateway *create_gateway(struct traps *traps)
 	};
 	uint32_t seconds = lib->settings->get_time(
 		lib->settings, SETTINGS "timeout", TIMEOUT_SECONDS, lib->ns);
+	if (seconds == 0)
+		seconds = TIMEOUT_SECONDS;
 	const struct gateway_settings settings = {
 		.socket = lib->settings->get_str(
 			lib->settings, SETTINGS "socket", ESPGW_CLIENT_SOCKET, lib->ns),
-		.timeout_ms = (seconds == 0 ? TIMEOUT_SECONDS : seconds) * 1000,
+		.timeout_ms = seconds > INT_MAX / 1000 ? INT_MAX : (int)seconds * 1000,
+		.repeat_ms = REPEAT_MS,
 	};
 	return gateway_create(&settings, &hooks, traps);
 }

@@ -13,9 +13,8 @@
 
 // A lost SA is reported to charon at once, and again in case that it was busy with this very SA
 // then: it does not queue such reports.
-#define EXPIRE_AGAIN_MS     3000
-#define EXPIRE_AGAIN_MS_MAX 30000
-#define EXPIRES_MAX         20
+#define REPEAT_TIMES_MAX 10 // of gateway.repeat_ms
+#define SOFT_EXPIRES_MAX 20 // charon can't replace it: then it has to be deleted
 // How long packets to an old inbound SA may be on their way.
 #define STRANGER_LINGER_MS 10000
 
@@ -59,6 +58,8 @@ static void strangers_retire(struct gateway *gateway, const char *tunnel)
 
 static void stranger_delete(struct gateway *gateway, struct stranger *stranger)
 {
+	if (gateway->calls == NULL)
+		return;
 	const struct espgw_sa_name name = {
 		.direction = stranger->direction,
 		.spi = stranger->spi,
@@ -95,16 +96,26 @@ static void lose_because(struct gateway *gateway, struct sa *sa, const char *why
 	lose(gateway, sa);
 }
 
-// Tells charon of a lost SA. Rekeying the child SA by its outbound one replaces both.
+// A report of the outbound SA is one of the child SA, too: one is enough.
+static bool told_by_partner(const struct gateway *gateway, const struct sa *sa)
+{
+	return sa->direction == ESPGW_IN && sa_table_partner_lost(&gateway->sas, sa);
+}
+
+// Tells charon of a lost SA, until charon deletes it. Rekeying the child SA by its outbound one
+// replaces both.
 static void lost_expire(struct gateway *gateway, struct sa *sa)
 {
 	int64_t now = gateway_now_ms();
-	bool hard =
-		sa->hard.seconds != 0 && (uint64_t)(now - sa->added_ms) / 1000 >= sa->hard.seconds;
-	int64_t again_ms = EXPIRE_AGAIN_MS << (sa->expires < 4 ? sa->expires : 4);
+	bool hard = sa_past_hard(sa, now) || sa->expires >= SOFT_EXPIRES_MAX;
+	int64_t times = INT64_C(1) << (sa->expires < 4 ? sa->expires : 4);
+	int64_t end_ms = sa_end_ms(sa);
 	sa->expires++;
-	sa->expire_ms = now + (again_ms < EXPIRE_AGAIN_MS_MAX ? again_ms : EXPIRE_AGAIN_MS_MAX);
-	if (sa->direction == ESPGW_OUT || !sa_table_partner_lost(&gateway->sas, sa))
+	sa->expire_ms =
+		now + gateway->repeat_ms * (times < REPEAT_TIMES_MAX ? times : REPEAT_TIMES_MAX);
+	if (end_ms > now && end_ms < sa->expire_ms)
+		sa->expire_ms = end_ms;
+	if (!told_by_partner(gateway, sa))
 		notice_expire(gateway, sa, hard);
 }
 
@@ -148,12 +159,33 @@ static void push_refused(struct gateway *gateway, struct sa *sa, const struct es
 	char text[DESCRIPTION_BYTES];
 	gateway_log(gateway, 1, "espgw refuses the %s: %s (%s): %s",
 		sa_describe(sa, text, sizeof(text)), error->message, error->name, advice(error));
+	sa->written = false;
 	lose(gateway, sa);
+}
+
+// False: its time is over. Lifetimes began when charon added it.
+static bool push_in_time(struct gateway *gateway, struct sa *sa, int64_t now_ms)
+{
+	char text[DESCRIPTION_BYTES];
+	if (!sa_past_hard(sa, now_ms)) {
+		if (sa_past_soft(sa, now_ms) && !told_by_partner(gateway, sa))
+			notice_expire(gateway, sa, false);
+		return true;
+	}
+	gateway_log(gateway, 1,
+		"the %s reached its hard limit before espgw was there for it: it is not used any "
+		"more",
+		sa_describe(sa, text, sizeof(text)));
+	lose(gateway, sa);
+	return false;
 }
 
 static void push(struct gateway *gateway, struct sa *sa)
 {
 	char text[DESCRIPTION_BYTES];
+	int64_t now_ms = gateway_now_ms();
+	if (gateway->calls == NULL || !push_in_time(gateway, sa, now_ms))
+		return;
 	if (!resolve(gateway, sa)) {
 		gateway_log(gateway, 1,
 			"espgw has no tunnel for the %s between %s and %s: give if_id_in and "
@@ -166,10 +198,11 @@ static void push(struct gateway *gateway, struct sa *sa)
 	struct espgw_selector selectors[SELECTORS_MAX];
 	struct espgw_sa request;
 	struct espgw_error error;
-	sa_fill_request(sa, &request, selectors);
+	sa_fill_request(sa, now_ms, &request, selectors);
 	memcpy(sa->there, sa->outer.destination, sizeof(sa->there));
 	// From here on the key may be with the gateway, whatever the answer.
 	sa->state = SA_DOUBTFUL;
+	sa->written = true;
 	if (sa->direction == ESPGW_OUT)
 		sa_wipe_key(sa);
 	enum espgw_status status =
@@ -198,6 +231,8 @@ void reconcile_push(struct gateway *gateway, uint32_t if_id)
 
 bool reconcile_delete(struct gateway *gateway, const struct sa *sa)
 {
+	if (gateway->calls == NULL)
+		return false;
 	struct espgw_sa_name name = sa_name(sa);
 	struct espgw_error error;
 	// Refused: it is gone already.
@@ -233,6 +268,14 @@ bool reconcile_update(struct gateway *gateway, struct sa *sa)
 
 // ---- comparing ----
 
+// The gateway counts from 0 again.
+static void want_again(struct sa *sa)
+{
+	sa->base_bytes = sa->bytes;
+	sa->base_packets = sa->packets;
+	sa->state = SA_WANTED;
+}
+
 // The gateway was restarted: its SAs are gone. Inbound keys are given to it again, which keeps a
 // record of what was received with them; outbound keys never.
 static void restart(struct gateway *gateway)
@@ -241,12 +284,11 @@ static void restart(struct gateway *gateway)
 	while (sa != NULL) {
 		struct sa *next = TAILQ_NEXT(sa, link);
 		sa->moved = false;
+		sa->written = false;
 		if (sa->state == SA_UNWANTED) {
 			sa_table_remove(&gateway->sas, sa);
 		} else if (sa->state == SA_INSTALLED || sa->state == SA_DOUBTFUL) {
-			sa->base_bytes = sa->bytes;
-			sa->base_packets = sa->packets;
-			sa->state = SA_WANTED;
+			want_again(sa);
 			if (sa->direction == ESPGW_OUT)
 				lose_because(gateway, sa, "espgw was restarted");
 		}
@@ -265,6 +307,7 @@ static void compare_one(struct gateway *gateway, const json_t *entry)
 	struct sa_outer outer;
 	json_outer(&outer, entry);
 	sa->listed = true;
+	sa->written = true;
 	memcpy(sa->there, outer.destination, sizeof(sa->there));
 	if (sa->state == SA_UNWANTED)
 		return;
@@ -277,19 +320,14 @@ static void compare_one(struct gateway *gateway, const json_t *entry)
 
 static void compare_missing(struct gateway *gateway)
 {
-	struct sa *sa = TAILQ_FIRST(&gateway->sas);
-	while (sa != NULL) {
-		struct sa *next = TAILQ_NEXT(sa, link);
-		if (sa->listed || sa->state == SA_WANTED || sa->state == SA_LOST) {
-			// as it should be, or being seen to
-		} else if (sa->state == SA_UNWANTED) {
-			sa_table_remove(&gateway->sas, sa);
-		} else if (sa->direction == ESPGW_IN) {
-			sa->state = SA_WANTED;
-		} else {
+	struct sa *sa;
+	TAILQ_FOREACH (sa, &gateway->sas, link) {
+		if (sa->listed || (sa->state != SA_INSTALLED && sa->state != SA_DOUBTFUL))
+			continue; // as it should be, or being seen to
+		if (sa->direction == ESPGW_IN)
+			want_again(sa);
+		else
 			lose_because(gateway, sa, "it is not in espgw");
-		}
-		sa = next;
 	}
 }
 
@@ -309,21 +347,30 @@ static void expire_lost(struct gateway *gateway)
 	}
 }
 
-bool reconcile_begin(struct gateway *gateway, const char *epoch)
+// All of the gateway's tunnels and SAs, or it is tried again with another connection.
+static json_t *load(struct gateway *gateway)
 {
 	struct espgw_error error;
-	json_t *entries;
+	json_t *entries = NULL;
+	enum espgw_status status = tunnels_load(&gateway->tunnels, gateway->calls, &error);
+	if (status == ESPGW_OK)
+		status =
+			espgw_client_list(gateway->calls, "sa.list", NULL, "sas", &entries, &error);
+	if (status == ESPGW_OK)
+		return entries;
+	gateway_disconnect(gateway, error.message);
+	return NULL;
+}
+
+bool reconcile_begin(struct gateway *gateway, const char *epoch)
+{
 	if (strcmp(gateway->epoch, epoch) != 0) {
 		restart(gateway);
 		snprintf(gateway->epoch, sizeof(gateway->epoch), "%s", epoch);
 	}
 	expire_lost(gateway); // first, so that IKE does its part while we do ours
-	if (!gateway_answered(
-		    gateway, tunnels_load(&gateway->tunnels, gateway->calls, &error), &error))
-		return false;
-	enum espgw_status status =
-		espgw_client_list(gateway->calls, "sa.list", NULL, "sas", &entries, &error);
-	if (!gateway_answered(gateway, status, &error) || status != ESPGW_OK)
+	json_t *entries = load(gateway);
+	if (entries == NULL)
 		return false;
 	strangers_clear(gateway);
 	struct sa *sa;
@@ -341,35 +388,34 @@ bool reconcile_begin(struct gateway *gateway, const char *epoch)
 
 // ---- what is left to do ----
 
+// True: there was something to do; done or not, the connection may be gone.
 static bool step_sa(struct gateway *gateway, struct sa *sa)
 {
-	if (sa->state == SA_WANTED)
+	if (sa->state == SA_WANTED) {
 		push(gateway, sa);
-	else if (sa->state == SA_UNWANTED && reconcile_delete(gateway, sa))
-		sa_table_remove(&gateway->sas, sa);
-	else if (sa->state == SA_INSTALLED && sa->moved)
+	} else if (sa->state == SA_UNWANTED) {
+		if (reconcile_delete(gateway, sa))
+			sa_table_remove(&gateway->sas, sa);
+	} else if (sa->state == SA_INSTALLED && sa->moved) {
 		reconcile_update(gateway, sa);
-	else
+	} else {
 		return false;
+	}
 	return true;
 }
 
-// The first that is due, and when the next will be.
+// Those that are due, and when the next will be.
 static int step_lost(struct gateway *gateway)
 {
+	expire_lost(gateway);
 	int64_t now = gateway_now_ms(), next = INT64_MAX;
-	struct sa *sa = TAILQ_FIRST(&gateway->sas);
-	while (sa != NULL) {
-		struct sa *following = TAILQ_NEXT(sa, link);
-		if (sa->state == SA_LOST && sa->expire_ms <= now && sa->expires >= EXPIRES_MAX) {
-			sa_table_remove(&gateway->sas, sa);
-		} else if (sa->state == SA_LOST) {
-			if (sa->expire_ms <= now)
-				lost_expire(gateway, sa);
-			next = sa->expire_ms < next ? sa->expire_ms : next;
-		}
-		sa = following;
+	const struct sa *sa;
+	TAILQ_FOREACH (sa, &gateway->sas, link) {
+		if (sa->state == SA_LOST && sa->expire_ms < next)
+			next = sa->expire_ms;
 	}
+	if (next < now)
+		return 0;
 	return next == INT64_MAX ? -1 : (int)(next - now);
 }
 
@@ -392,7 +438,7 @@ int reconcile_step(struct gateway *gateway)
 {
 	struct sa *sa;
 	TAILQ_FOREACH (sa, &gateway->sas, link) {
-		if (step_sa(gateway, sa))
+		if (step_sa(gateway, sa) || gateway->calls == NULL)
 			return 0;
 	}
 	int strangers_ms = step_strangers(gateway);

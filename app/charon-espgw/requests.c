@@ -26,11 +26,13 @@ bool gateway_add_sa(struct gateway *gateway, const struct sa *wanted)
 	char text[DESCRIPTION_BYTES];
 	bool taken = false;
 	gateway_lock(gateway);
-	struct sa *sa = sa_table_find(&gateway->sas, wanted->spi, wanted->outer.destination);
-	if (sa == NULL)
+	struct sa *sa = NULL;
+	if (sa_table_find(&gateway->sas, wanted->spi, wanted->outer.destination) == NULL)
 		sa = sa_table_add(&gateway->sas, wanted);
 	else
-		sa = NULL;
+		gateway_log(gateway, 1,
+			"the %s is refused: there is another one with this SPI to %s",
+			sa_describe(wanted, text, sizeof(text)), wanted->outer.destination);
 	if (sa != NULL) {
 		sa->state = SA_WANTED;
 		sa->added_ms = gateway_now_ms();
@@ -101,7 +103,7 @@ bool gateway_query_sa(struct gateway *gateway, uint32_t spi, const char *destina
 // Takes an SA out of the table, at once or when the gateway has deleted it.
 static void forget(struct gateway *gateway, struct sa *sa)
 {
-	bool there = sa->state == SA_INSTALLED || sa->state == SA_DOUBTFUL;
+	bool there = sa->written;
 	sa_wipe_key(sa);
 	sa->state = SA_UNWANTED;
 	if (gateway->calls != NULL)
@@ -116,7 +118,7 @@ bool gateway_delete_sa(struct gateway *gateway, uint32_t spi, const char *destin
 	struct sa *sa = sa_table_find(&gateway->sas, spi, destination);
 	if (sa != NULL) {
 		forget(gateway, sa);
-	} else if (gateway->calls != NULL) {
+	} else if (gateway->calls != NULL && tunnels_end_at(&gateway->tunnels, destination)) {
 		struct espgw_error error;
 		gateway_answered(
 			gateway, espgw_client_spi_release(gateway->calls, spi, &error), &error);

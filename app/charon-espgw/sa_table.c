@@ -81,8 +81,70 @@ void sa_wipe_key(struct sa *sa)
 	explicit_bzero(sa->salt, sizeof(sa->salt));
 }
 
-void sa_fill_request(
-	const struct sa *sa, struct espgw_sa *request, struct espgw_selector *selectors)
+// ---- lifetimes ----
+
+// As the client has it.
+static bool limited(uint64_t limit)
+{
+	return limit != 0 && limit <= INT64_MAX;
+}
+
+static uint64_t age_seconds(const struct sa *sa, int64_t now_ms)
+{
+	return now_ms > sa->added_ms ? (uint64_t)(now_ms - sa->added_ms) / 1000 : 0;
+}
+
+static bool past(uint64_t limit, uint64_t used)
+{
+	return limited(limit) && used >= limit;
+}
+
+static bool past_any(const struct sa *sa, const struct espgw_lifetime *limits, int64_t now_ms)
+{
+	return past(limits->seconds, age_seconds(sa, now_ms)) || past(limits->bytes, sa->bytes) ||
+	       past(limits->packets, sa->packets);
+}
+
+bool sa_past_soft(const struct sa *sa, int64_t now_ms)
+{
+	return past_any(sa, &sa->soft, now_ms);
+}
+
+bool sa_past_hard(const struct sa *sa, int64_t now_ms)
+{
+	return past_any(sa, &sa->hard, now_ms);
+}
+
+int64_t sa_end_ms(const struct sa *sa)
+{
+	uint64_t most = (uint64_t)(INT64_MAX - sa->added_ms) / 1000;
+	if (sa->hard.seconds == 0 || sa->hard.seconds > most)
+		return INT64_MAX;
+	return sa->added_ms + (int64_t)sa->hard.seconds * 1000;
+}
+
+// 0 would be no limit.
+static uint64_t rest(uint64_t limit, uint64_t used)
+{
+	if (!limited(limit))
+		return limit;
+	return used < limit ? limit - used : 1;
+}
+
+static struct espgw_lifetime rest_of(
+	const struct sa *sa, const struct espgw_lifetime *limits, int64_t now_ms)
+{
+	return (struct espgw_lifetime){
+		.seconds = rest(limits->seconds, age_seconds(sa, now_ms)),
+		.bytes = rest(limits->bytes, sa->base_bytes),
+		.packets = rest(limits->packets, sa->base_packets),
+	};
+}
+
+// ---- for the client ----
+
+void sa_fill_request(const struct sa *sa, int64_t now_ms, struct espgw_sa *request,
+	struct espgw_selector *selectors)
 {
 	for (size_t i = 0; i < sa->selector_count; i++) {
 		selectors[i].local = sa->selectors[i].local;
@@ -98,8 +160,8 @@ void sa_fill_request(
 		.replay_window = sa->replay_window,
 		.udp_source_port = sa->outer.source_port,
 		.udp_destination_port = sa->outer.destination_port,
-		.soft = sa->soft,
-		.hard = sa->hard,
+		.soft = rest_of(sa, &sa->soft, now_ms),
+		.hard = rest_of(sa, &sa->hard, now_ms),
 		.selectors = selectors,
 		.selector_count = sa->selector_count,
 	};

@@ -62,6 +62,9 @@ struct sa {
 	char there[INET6_ADDRSTRLEN]; // the destination that the gateway knows it by
 	bool moved;                   // the gateway has other outer addresses or ports
 	bool listed;                  // seen in the listing that is being compared
+	// sa.add was written to this start of the gateway, and was not refused: whatever the
+	// listing says, it may yet be carried out.
+	bool written;
 
 	// Use, never going back: `base` is what earlier starts of the gateway counted.
 	uint64_t bytes, packets, base_bytes, base_packets;
@@ -92,10 +95,16 @@ bool sa_table_tunnel_works(const struct sa_table *table, const char *tunnel);
 bool sa_table_partner_lost(const struct sa_table *table, const struct sa *inbound);
 
 void sa_wipe_key(struct sa *sa);
-// For libespgw-client; the strings of `sa` are borrowed, `selectors` has room for SELECTORS_MAX.
-// The caller wipes `request`.
-void sa_fill_request(
-	const struct sa *sa, struct espgw_sa *request, struct espgw_selector *selectors);
+// At `now_ms`, as far as is known: a soft or hard limit is reached.
+bool sa_past_soft(const struct sa *sa, int64_t now_ms);
+bool sa_past_hard(const struct sa *sa, int64_t now_ms);
+// When the hard limit of seconds is reached; INT64_MAX = there is none.
+int64_t sa_end_ms(const struct sa *sa);
+// With what is left of the lifetimes at `now_ms`; the hard limits are not reached. A soft limit
+// that is becomes the smallest there is. For libespgw-client; the strings of `sa` are borrowed,
+// `selectors` has room for SELECTORS_MAX. The caller wipes `request`.
+void sa_fill_request(const struct sa *sa, int64_t now_ms, struct espgw_sa *request,
+	struct espgw_selector *selectors);
 struct espgw_sa_name sa_name(const struct sa *sa);
 bool sa_outer_equal(const struct sa_outer *a, const struct sa_outer *b);
 // "outbound SA 0x0e000001 of if_id 1"; in `text`, which is returned.

@@ -19,6 +19,7 @@ enum espgw_status tunnels_load(
 	struct tunnel *list = calloc(count + 1, sizeof(*list));
 	if (list == NULL) {
 		json_decref(entries);
+		*error = (struct espgw_error){.status = ESPGW_MEMORY, .message = "no memory"};
 		return ESPGW_MEMORY;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -61,6 +62,15 @@ const struct tunnel *tunnels_find(
 		found = tunnel;
 	}
 	return found;
+}
+
+bool tunnels_end_at(const struct tunnels *tunnels, const char *address)
+{
+	for (size_t i = 0; i < tunnels->count; i++) {
+		if (strcmp(tunnels->list[i].gateway_endpoint, address) == 0)
+			return true;
+	}
+	return false;
 }
 
 const struct tunnel *tunnels_find_name(const struct tunnels *tunnels, const char *name)

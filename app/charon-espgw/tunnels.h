@@ -27,6 +27,8 @@ void tunnels_clear(struct tunnels *tunnels);
 // `local` and `remote`: the outer addresses, asked for when if_id is 0. NULL: there is none.
 const struct tunnel *tunnels_find(
 	const struct tunnels *tunnels, uint32_t if_id, const char *local, const char *remote);
+// `address` is the gateway's end of a tunnel.
+bool tunnels_end_at(const struct tunnels *tunnels, const char *address);
 const struct tunnel *tunnels_find_name(const struct tunnels *tunnels, const char *name);
 
 #endif

@@ -26,6 +26,7 @@
 
 #define CALL_MS     300 // the plugin's timeout of a call
 #define PATIENCE_MS 8000
+#define REPEAT_MS   3000 // as the plugin has it
 #define PEERS_MAX   16
 #define SAS_MAX     32
 #define LINE_BYTES  65536
@@ -57,7 +58,9 @@ static struct {
 	int listener; // -1 = away
 	int epoch;
 	enum fate fate;
-	bool silent; // answers nothing at all
+	bool silent;  // answers nothing at all
+	int stalls;   // so many sa.delete are carried out by nobody, and make it silent
+	int refusals; // so many sa.list are refused
 	struct peer *peers[PEERS_MAX];
 	json_t *sas;    // those it has
 	json_t *writes; // every sa.add that came, with its key
@@ -131,13 +134,19 @@ static void fake_change(
 {
 	json_array_append_new(
 		fake.calls, json_pack("{s:s, s:O}", "method", method, "params", params));
+	bool is_delete = strcmp(method, "sa.delete") == 0;
+	if (is_delete && fake.stalls > 0) {
+		fake.stalls--;
+		fake.silent = true;
+		return;
+	}
 	size_t place = fake_find(params);
 	if (place == json_array_size(fake.sas)) {
 		refuse(peer, id, "no_such_sa");
 		return;
 	}
 	json_t *sa = json_array_get(fake.sas, place);
-	if (strcmp(method, "sa.delete") == 0) {
+	if (is_delete) {
 		json_array_remove(fake.sas, place);
 	} else {
 		json_object_set(sa, "source", json_object_get(params, "source"));
@@ -170,6 +179,9 @@ static void fake_carry_out(
 		answer(peer, id, json_object());
 	} else if (strcmp(method, "tunnel.list") == 0) {
 		answer(peer, id, fake_tunnels());
+	} else if (strcmp(method, "sa.list") == 0 && fake.refusals > 0) {
+		fake.refusals--;
+		refuse(peer, id, "internal");
 	} else if (strcmp(method, "sa.list") == 0) {
 		answer(peer, id, json_pack("{s:O}", "sas", fake.sas));
 	} else if (strcmp(method, "sa.show") == 0) {
@@ -180,6 +192,10 @@ static void fake_carry_out(
 		fake_add(peer, id, params);
 	} else if (strcmp(method, "sa.delete") == 0 || strcmp(method, "sa.update") == 0) {
 		fake_change(peer, id, method, params);
+	} else if (strcmp(method, "spi.release") == 0) {
+		json_array_append_new(
+			fake.calls, json_pack("{s:s, s:O}", "method", method, "params", params));
+		answer(peer, id, json_object());
 	} else {
 		refuse(peer, id, "unknown_method");
 	}
@@ -303,6 +319,7 @@ static struct {
 	uint32_t spi, reqid;              // of the last
 	char destination[INET6_ADDRSTRLEN], source[INET6_ADDRSTRLEN];
 	uint16_t port;
+	int repeat_ms;
 	struct gateway *gateway;
 	struct traps *traps;
 	pthread_t thread;
@@ -337,6 +354,7 @@ static void tell_mapping(uint32_t spi, const char *destination, const char *sour
 }
 
 static atomic_bool key_logged;
+static atomic_int duplicates_logged;
 
 static void write_log(int level, const char *text)
 {
@@ -344,6 +362,8 @@ static void write_log(int level, const char *text)
 		fprintf(stderr, "%d %s\n", level, text);
 	if (strstr(text, "4242424242") != NULL)
 		atomic_store(&key_logged, true);
+	if (strstr(text, "there is another one with this SPI") != NULL)
+		atomic_fetch_add(&duplicates_logged, 1);
 }
 
 static void *agent_run(void *unused)
@@ -359,7 +379,8 @@ static void agent_start(void)
 		.acquire = tell_acquire,
 		.mapping = tell_mapping,
 		.log = write_log};
-	const struct gateway_settings settings = {.socket = fake.path, .timeout_ms = CALL_MS};
+	const struct gateway_settings settings = {
+		.socket = fake.path, .timeout_ms = CALL_MS, .repeat_ms = agent.repeat_ms};
 	agent.traps = traps_create();
 	agent.gateway = gateway_create(&settings, &hooks, agent.traps);
 	assert_non_null(agent.gateway);
@@ -381,6 +402,8 @@ static int setup(void **state)
 	(void)state;
 	memset(&agent, 0, sizeof(agent));
 	memset(&fake, 0, sizeof(fake));
+	agent.repeat_ms = REPEAT_MS;
+	atomic_store(&duplicates_logged, 0);
 	snprintf(fake.path, sizeof(fake.path), "/tmp/charon_espgw_test.%d", getpid());
 	fake.listener = -1;
 	fake.epoch = 1;
@@ -471,14 +494,41 @@ static int called(const char *method, uint32_t spi)
 	return count;
 }
 
-static bool add(enum espgw_direction direction, uint32_t spi)
+static bool add_living(enum espgw_direction direction, uint32_t spi,
+	const struct espgw_lifetime *soft, const struct espgw_lifetime *hard)
 {
-	struct sa sa = {.direction = direction, .spi = spi, .if_id = 1, .reqid = 7};
+	struct sa sa = {.direction = direction,
+		.spi = spi,
+		.if_id = 1,
+		.reqid = 7,
+		.soft = *soft,
+		.hard = *hard};
 	bool in = direction == ESPGW_IN;
 	strcpy(sa.outer.source, in ? REMOTE : LOCAL);
 	strcpy(sa.outer.destination, in ? LOCAL : REMOTE);
 	memset(sa.key, 0x42, sizeof(sa.key));
 	return gateway_add_sa(agent.gateway, &sa);
+}
+
+static bool add(enum espgw_direction direction, uint32_t spi)
+{
+	const struct espgw_lifetime endless = {0};
+	return add_living(direction, spi, &endless, &endless);
+}
+
+// What the newest sa.add gave; 0 = no limit.
+static json_int_t written_limit(const char *kind, const char *unit)
+{
+	const json_t *params = json_array_get(fake.writes, json_array_size(fake.writes) - 1);
+	const json_t *lifetime = json_object_get(params, "lifetime");
+	return json_integer_value(json_object_get(json_object_get(lifetime, kind), unit));
+}
+
+static bool known(uint32_t spi, const char *destination)
+{
+	uint64_t bytes, packets;
+	int64_t used_at;
+	return gateway_query_sa(agent.gateway, spi, destination, &bytes, &packets, &used_at);
 }
 
 static void stranger(const char *tunnel, const char *direction, uint32_t spi)
@@ -519,6 +569,7 @@ static void test_add_and_delete(void **state)
 		"4242424242424242424242424242424242424242424242424242424242424242");
 	pthread_mutex_unlock(&mutex);
 	assert_false(add(ESPGW_OUT, 0x2001)); // it is there already
+	assert_int_equal(atomic_load(&duplicates_logged), 1);
 	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
 	assert_true(gateway_delete_sa(agent.gateway, 0x1001, LOCAL));
 	assert_false(gateway_delete_sa(agent.gateway, 0x1001, LOCAL));
@@ -675,6 +726,7 @@ static void test_lost_behind_our_back(void **state)
 	both_start();
 	assert_true(add(ESPGW_IN, 0x1001));
 	assert_true(add(ESPGW_OUT, 0x2001));
+	assert_true(known(0x1001, LOCAL)); // 1000 bytes
 	fake_leave();
 	pthread_mutex_lock(&mutex);
 	json_array_clear(fake.sas);
@@ -682,6 +734,12 @@ static void test_lost_behind_our_back(void **state)
 	fake_come();
 	WAIT_UNTIL(agent.soft == 1 && written(0x1001) == 2);
 	assert_int_equal(written(0x2001), 1);
+	// The new one counts from 0.
+	WAIT_UNTIL(connected() == 2);
+	uint64_t bytes, packets;
+	int64_t used_at;
+	assert_true(gateway_query_sa(agent.gateway, 0x1001, LOCAL, &bytes, &packets, &used_at));
+	assert_int_equal(bytes, 2000);
 }
 
 // SAs of an earlier charon carry traffic until ours do, both ways.
@@ -752,6 +810,7 @@ static void test_events(void **state)
 	assert_string_equal(agent.source, "198.51.100.7");
 	assert_string_equal(agent.destination, LOCAL);
 	assert_int_equal(agent.port, 61000);
+	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
 	// Not ours, and a tunnel without a trap.
 	fake_event(sa_event("sa.soft_expired", "in", "0x00009999"));
 	fake_event(json_pack("{s:s, s:s}", "event", "tunnel.no_sa", "tunnel", "tunnel02"));
@@ -764,6 +823,29 @@ static void test_events(void **state)
 	fake_event(sa_event("sa.soft_expired", "in", "0x00001001"));
 	WAIT_UNTIL(agent.soft == 2);
 	assert_int_equal(agent.acquired, 1);
+}
+
+// charon is rekeying the lost SA already: another child SA is not asked for.
+static void test_traffic_for_a_lost_sa(void **state)
+{
+	(void)state;
+	const struct trap trap = {.if_id = 1, .reqid = 7};
+	both_start();
+	assert_true(traps_add(agent.traps, &trap));
+	assert_true(add(ESPGW_IN, 0x1001));
+	assert_true(add(ESPGW_OUT, 0x2001));
+	fake_restart();
+	WAIT_UNTIL(agent.soft == 1);
+	WAIT_UNTIL(connected() == 2 && written(0x1001) == 2);
+	fake_event(json_pack("{s:s, s:s}", "event", "tunnel.no_sa", "tunnel", "tunnel01"));
+	fake_event(sa_event("sa.soft_expired", "in", "0x00001001")); // comes after it
+	WAIT_UNTIL(agent.soft == 2);
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(agent.acquired, 0);
+	pthread_mutex_unlock(&mutex);
+	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
+	fake_event(json_pack("{s:s, s:s}", "event", "tunnel.no_sa", "tunnel", "tunnel01"));
+	WAIT_UNTIL(agent.acquired == 1);
 }
 
 // What happened while nobody listened is in the listing.
@@ -792,6 +874,201 @@ static void test_flush(void **state)
 	pthread_mutex_unlock(&mutex);
 }
 
+// The gateway stalls while charon deletes a child SA, and again whenever it has been listed.
+static void test_stalled_deletes(void **state)
+{
+	(void)state;
+	both_start();
+	assert_true(add(ESPGW_IN, 0x1001));
+	assert_true(add(ESPGW_OUT, 0x2001));
+	pthread_mutex_lock(&mutex);
+	fake.stalls = 3;
+	pthread_mutex_unlock(&mutex);
+	assert_true(gateway_delete_sa(agent.gateway, 0x1001, LOCAL));
+	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
+	assert_true(add(ESPGW_OUT, 0x2002)); // another one has to wait for it
+	for (int stalls = 2; stalls >= 0; stalls--) {
+		WAIT_UNTIL(fake.stalls == stalls && fake.silent);
+		pthread_mutex_lock(&mutex);
+		fake.silent = false;
+		pthread_mutex_unlock(&mutex);
+	}
+	WAIT_UNTIL(called("sa.delete", 0x1001) >= 3 && held() == 1);
+	WAIT_UNTIL(written(0x2002) == 1);
+}
+
+// The same while SAs of somebody else are due, which are next in turn.
+static void test_stalled_delete_before_strangers(void **state)
+{
+	(void)state;
+	both_start();
+	assert_true(add(ESPGW_IN, 0x1001));
+	assert_true(add(ESPGW_IN, 0x1002));
+	assert_true(add(ESPGW_OUT, 0x2001));
+	pthread_mutex_lock(&mutex);
+	fake.stalls = 3;
+	pthread_mutex_unlock(&mutex);
+	assert_true(gateway_delete_sa(agent.gateway, 0x1002, LOCAL));
+	for (int stalls = 2; stalls >= 0; stalls--) {
+		WAIT_UNTIL(fake.stalls == stalls && fake.silent);
+		pthread_mutex_lock(&mutex);
+		if (stalls == 2)
+			stranger("tunnel01", "out", 0x3001);
+		fake.silent = false;
+		pthread_mutex_unlock(&mutex);
+	}
+	WAIT_UNTIL(held() == 2 && called("sa.delete", 0x3001) == 1);
+}
+
+// Its report goes out until charon deletes it: soft at first, and hard when that did not help.
+static void test_lost_for_long(void **state)
+{
+	(void)state;
+	agent.repeat_ms = 5;
+	both_start();
+	assert_true(add(ESPGW_OUT, 0x2001));
+	fake_restart();
+	WAIT_UNTIL(agent.hard >= 3);
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(agent.soft, 20);
+	assert_int_equal(agent.spi, 0x2001);
+	pthread_mutex_unlock(&mutex);
+	assert_true(known(0x2001, REMOTE));
+	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
+	poll(NULL, 0, 20); // one may be on its way
+	pthread_mutex_lock(&mutex);
+	int told = agent.hard;
+	pthread_mutex_unlock(&mutex);
+	poll(NULL, 0, 200);
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(agent.hard, told);
+	assert_int_equal(written(0x2001), 1);
+	pthread_mutex_unlock(&mutex);
+}
+
+// At the end of its own lifetime, not at the next report: those are after 0, 3, 9 s.
+static void test_lost_until_its_end(void **state)
+{
+	(void)state;
+	const struct espgw_lifetime soft = {.seconds = 3}, hard = {.seconds = 4};
+	both_start();
+	assert_true(add_living(ESPGW_OUT, 0x2001, &soft, &hard));
+	fake_restart();
+	WAIT_UNTIL(agent.soft == 1);
+	WAIT_UNTIL(agent.hard == 1);
+	assert_true(known(0x2001, REMOTE));
+}
+
+// What is given late lives as long as charon said, no longer.
+static void test_late_lifetimes(void **state)
+{
+	(void)state;
+	const struct espgw_lifetime one = {.seconds = 1}, two = {.seconds = 2};
+	const struct espgw_lifetime soft = {.seconds = 100, .packets = 50};
+	const struct espgw_lifetime hard = {.seconds = 200};
+	agent_start();
+	assert_true(add_living(ESPGW_IN, 0x1001, &one, &hard));
+	assert_true(add_living(ESPGW_OUT, 0x2001, &one, &two));
+	assert_true(add_living(ESPGW_OUT, 0x2002, &soft, &hard));
+	poll(NULL, 0, 2100);
+	fake_come();
+	WAIT_UNTIL(written(0x2002) == 1);
+	pthread_mutex_lock(&mutex);
+	assert_in_range(written_limit("soft", "seconds"), 90, 98);
+	assert_in_range(written_limit("hard", "seconds"), 190, 198);
+	assert_int_equal(written_limit("soft", "packets"), 50);
+	assert_int_equal(written_limit("hard", "packets"), 0);
+	assert_int_equal(written(0x2001), 0);
+	// The inbound one is past its soft limit, and works on.
+	assert_int_equal(written(0x1001), 1);
+	const json_t *first = json_object_get(json_array_get(fake.writes, 0), "lifetime");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(first, "soft"), "seconds")), 1);
+	pthread_mutex_unlock(&mutex);
+	WAIT_UNTIL(agent.hard == 1 && agent.soft == 1);
+}
+
+static void test_lifetimes_over_a_restart(void **state)
+{
+	(void)state;
+	const struct espgw_lifetime soft = {.bytes = 900, .packets = 100};
+	const struct espgw_lifetime hard = {.bytes = 1500, .packets = 200};
+	both_start();
+	assert_true(add_living(ESPGW_IN, 0x1001, &soft, &hard));
+	assert_true(known(0x1001, LOCAL)); // 1000 bytes in 10 packets
+	fake_restart();
+	WAIT_UNTIL(written(0x1001) == 2);
+	WAIT_UNTIL(agent.soft == 1);
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(written_limit("soft", "bytes"), 1); // reached
+	assert_int_equal(written_limit("hard", "bytes"), 500);
+	assert_int_equal(written_limit("soft", "packets"), 90);
+	assert_int_equal(written_limit("hard", "packets"), 190);
+	pthread_mutex_unlock(&mutex);
+	WAIT_UNTIL(connected() == 2);
+	assert_true(known(0x1001, LOCAL)); // 2000 in all: that is too much
+	fake_restart();
+	WAIT_UNTIL(agent.hard == 1);
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(written(0x1001), 2);
+	pthread_mutex_unlock(&mutex);
+}
+
+static void test_refused_listing(void **state)
+{
+	(void)state;
+	pthread_mutex_lock(&mutex);
+	stranger("tunnel01", "out", 0x3001);
+	fake.refusals = 2;
+	pthread_mutex_unlock(&mutex);
+	both_start();
+	WAIT_UNTIL(fake.refusals == 0 && connected() == 2);
+	poll(NULL, 0, 50);
+	assert_true(add(ESPGW_IN, 0x1001));
+	assert_true(add(ESPGW_OUT, 0x2001));
+	// It was seen after all.
+	WAIT_UNTIL(called("sa.delete", 0x3001) == 1);
+}
+
+// A reserved inbound SPI is given back; an outbound one of the same number is the peer's.
+static void test_release(void **state)
+{
+	(void)state;
+	both_start();
+	assert_false(gateway_delete_sa(agent.gateway, 0x1001, REMOTE));
+	assert_false(gateway_delete_sa(agent.gateway, 0x1002, LOCAL));
+	pthread_mutex_lock(&mutex);
+	assert_int_equal(called("spi.release", 0x1001), 0);
+	assert_int_equal(called("spi.release", 0x1002), 1);
+	pthread_mutex_unlock(&mutex);
+}
+
+// The gateway may carry out an sa.add after the listing that did not have it.
+static void test_deleted_in_doubt(void **state)
+{
+	(void)state;
+	both_start();
+	pthread_mutex_lock(&mutex);
+	fake.fate = FATE_IGNORED;
+	pthread_mutex_unlock(&mutex);
+	assert_true(add(ESPGW_OUT, 0x2001));
+	WAIT_UNTIL(agent.soft == 1 && connected() == 2);
+	pthread_mutex_lock(&mutex);
+	stranger("tunnel01", "out", 0x2001); // now
+	pthread_mutex_unlock(&mutex);
+	assert_true(gateway_delete_sa(agent.gateway, 0x2001, REMOTE));
+	WAIT_UNTIL(called("sa.delete", 0x2001) == 1 && held() == 0);
+	// The same if charon deletes it before the listing.
+	pthread_mutex_lock(&mutex);
+	fake.fate = FATE_IGNORED;
+	pthread_mutex_unlock(&mutex);
+	assert_true(add(ESPGW_OUT, 0x2002));
+	fake_leave();
+	assert_true(gateway_delete_sa(agent.gateway, 0x2002, REMOTE));
+	fake_come();
+	WAIT_UNTIL(called("sa.delete", 0x2002) == 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -809,7 +1086,17 @@ int main(void)
 		TEST(test_silent_gateway),
 		TEST(test_events),
 		TEST(test_missed_events),
+		TEST(test_traffic_for_a_lost_sa),
 		TEST(test_flush),
+		TEST(test_stalled_deletes),
+		TEST(test_stalled_delete_before_strangers),
+		TEST(test_lost_for_long),
+		TEST(test_lost_until_its_end),
+		TEST(test_late_lifetimes),
+		TEST(test_lifetimes_over_a_restart),
+		TEST(test_refused_listing),
+		TEST(test_release),
+		TEST(test_deleted_in_doubt),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
