@@ -11,6 +11,8 @@
 #include "command.h"
 
 #define TIMEOUT_SECONDS_MAX 86400
+#define NAME_SIZE           64 // of a command's name, as typed or in the table
+#define NAME_DISTANCE       2  // wrong letters until another name was hardly meant
 
 enum exit_code usage_error(const struct invocation *invocation, const char *format, ...)
 {
@@ -172,6 +174,7 @@ const struct argument global_options[] = {
 		.help = "how long to wait for an answer; by default 10"},
 	{.name = "--json", .kind = ARGUMENT_FLAG, .help = "print the result as JSON"},
 	{.name = "--help", .kind = ARGUMENT_FLAG, .help = "print help, also for one command"},
+	{.name = "--version", .kind = ARGUMENT_FLAG, .help = "print the version of espctl"},
 	{0},
 };
 
@@ -191,6 +194,8 @@ static enum exit_code set_global(
 		invocation->json = true;
 	else if (strcmp(option->name, "--help") == 0)
 		invocation->help = true;
+	else if (strcmp(option->name, "--version") == 0)
+		invocation->version = true;
 	else if (strcmp(option->name, "--socket") == 0)
 		invocation->socket = value;
 	else if (!parse_number(value, TIMEOUT_SECONDS_MAX, &seconds) || seconds == 0)
@@ -211,6 +216,8 @@ static enum exit_code take_option(struct invocation *invocation, int argc, char 
 		value == NULL ? (int)sizeof(name) : (int)(value - text), text);
 	if (strcmp(name, "-h") == 0)
 		strcpy(name, "--help");
+	else if (strcmp(name, "-V") == 0)
+		strcpy(name, "--version");
 	const struct argument *global = find_option(global_options, name);
 	const struct argument *option = global;
 	if (option == NULL && invocation->command != NULL)
@@ -242,18 +249,83 @@ static const struct command *find_command(const char *group, const char *verb)
 	return NULL;
 }
 
+static bool is_group(const char *name)
+{
+	for (const struct command *c = commands; c->group != NULL; c++)
+		if (strcmp(c->group, name) == 0)
+			return true;
+	return false;
+}
+
+static unsigned int least(unsigned int a, unsigned int b)
+{
+	return a < b ? a : b;
+}
+
+// How many letters have to be put in, taken out or changed to make one name of the other.
+static unsigned int name_distance(const char *a, const char *b)
+{
+	unsigned int row[NAME_SIZE];
+	size_t length = strlen(b);
+	if (strlen(a) >= NAME_SIZE || length >= NAME_SIZE)
+		return NAME_SIZE;
+	for (size_t j = 0; j <= length; j++)
+		row[j] = (unsigned int)j;
+	for (size_t i = 0; a[i] != '\0'; i++) {
+		unsigned int diagonal = row[0];
+		row[0]++;
+		for (size_t j = 0; j < length; j++) {
+			unsigned int changed = diagonal + (a[i] != b[j]);
+			diagonal = row[j + 1];
+			row[j + 1] = least(changed, least(row[j], row[j + 1]) + 1);
+		}
+	}
+	return row[length];
+}
+
+// The name of a command, or of a group where `typed` is one word, that was perhaps meant.
+static bool nearest_command(const char *typed, char nearest[NAME_SIZE])
+{
+	bool words = strchr(typed, ' ') != NULL;
+	unsigned int best = NAME_DISTANCE + 1;
+	for (const struct command *c = commands; c->group != NULL; c++) {
+		char name[NAME_SIZE];
+		snprintf(name, sizeof(name), "%s%s%s", c->group,
+			words && c->verb != NULL ? " " : "",
+			words && c->verb != NULL ? c->verb : "");
+		unsigned int distance = name_distance(typed, name);
+		if (distance < best && distance < strlen(typed) / 2) {
+			best = distance;
+			strcpy(nearest, name);
+		}
+	}
+	return best <= NAME_DISTANCE;
+}
+
+// What was typed is no command; with `verb` NULL it was one word.
 static enum exit_code unknown_command(
 	struct invocation *invocation, const char *group, const char *verb)
 {
-	if (invocation->help && verb == NULL && help_print_group(stdout, group))
-		return EXIT_DONE;
-	if (verb != NULL)
-		fprintf(stderr, "espctl: there is no command `%s %s`\n", group, verb);
-	else
+	if (verb == NULL && is_group(group)) {
+		if (invocation->help) {
+			invocation->group = group;
+			return EXIT_DONE;
+		}
 		fprintf(stderr, "espctl: `%s` is not a whole command\n", group);
-	if (help_print_group(stderr, group))
+		help_print_group(stderr, group);
 		return EXIT_USAGE;
-	return usage_error(invocation, "the first word of a command can't be `%s`", group);
+	}
+	char typed[NAME_SIZE], nearest[NAME_SIZE];
+	snprintf(typed, sizeof(typed), "%s%s%s", group, verb == NULL ? "" : " ",
+		verb == NULL ? "" : verb);
+	if (nearest_command(typed, nearest))
+		return usage_error(
+			invocation, "there is no command `%s`; did you mean `%s`?", typed, nearest);
+	if (!is_group(group))
+		return usage_error(invocation, "there is no command `%s`", typed);
+	fprintf(stderr, "espctl: there is no command `%s`\n", typed);
+	help_print_group(stderr, group);
+	return EXIT_USAGE;
 }
 
 static enum exit_code check_complete(const struct invocation *invocation)
@@ -289,6 +361,10 @@ static enum exit_code take_word(struct invocation *invocation, const char *word)
 static enum exit_code take_name(struct invocation *invocation, const char **group, const char *word)
 {
 	const char *verb = *group == NULL ? NULL : word;
+	if (*group == NULL && strcmp(word, "help") == 0) {
+		invocation->help = true;
+		return EXIT_DONE;
+	}
 	if (*group == NULL)
 		*group = word;
 	invocation->command = find_command(*group, verb);
@@ -316,7 +392,7 @@ enum exit_code arguments_parse(struct invocation *invocation, int argc, char **a
 		else
 			code = take_word(invocation, word);
 	}
-	if (code != EXIT_DONE)
+	if (code != EXIT_DONE || invocation->version)
 		return code;
 	if (invocation->command == NULL && group != NULL)
 		return unknown_command(invocation, group, NULL);

@@ -90,6 +90,8 @@ struct invocation {
 	int timeout_ms;
 	bool json;
 	bool help;
+	bool version;
+	const char *group; // whose help is wanted; its name is no whole command
 	bool given[ARGUMENTS_MAX];
 	json_t *parameters; // for the method
 	json_t *own;        // argument name to value, of those without a parameter

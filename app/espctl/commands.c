@@ -42,15 +42,13 @@
 	{                                                                                   \
 		.name = "PREFIX", .parameter = "prefix", .help = "such as 192.168.192.0/26" \
 	}
-#define PORT                                                            \
-	{                                                               \
-		.name = "--port", .value = "NAME", .parameter = "port", \
-		.help = "send from this port"                           \
+#define PORT(what)                                                                   \
+	{                                                                            \
+		.name = "--port", .value = "NAME", .parameter = "port", .help = what \
 	}
-#define NEXT_HOP                                                                               \
-	{                                                                                      \
-		.name = "--next-hop", .value = "ADDRESS", .parameter = "next_hop",             \
-		.help = "with --port: the next router; without: deliver on the port's network" \
+#define NEXT_HOP(what)                                                                          \
+	{                                                                                       \
+		.name = "--next-hop", .value = "ADDRESS", .parameter = "next_hop", .help = what \
 	}
 
 // ---- lists ----
@@ -139,8 +137,8 @@ const struct command commands[] = {
 		.connects_itself = true, // not before the keys are read
 		.run = run_sa_add,
 		.examples = "  espctl sa add tunnel01 out 0x0e000001 --keys out.key\n"
-			    "  decrypt-key tunnel01 | espctl sa add tunnel01 in 0xc1234567 --keys "
-			    "- \\\n"
+			    "  gpg --decrypt in.key.gpg | espctl sa add tunnel01 in 0xc1234567 "
+			    "--keys - \\\n"
 			    "      --hard-seconds 3600 --udp-encapsulation 4500:4500\n",
 	},
 	{
@@ -240,7 +238,8 @@ const struct command commands[] = {
 			   "with what comes in. REKEY IN and EXPIRES IN tell when the first of the "
 			   "two SAs in use reaches its soft and its hard limit in seconds. SA AGE "
 			   "counts from when the agent gave the SA. LAST: since the last packet. "
-			   "The table has up to 132 columns.",
+			   "STATE: up has an SA in each direction, half in one of them, down in "
+			   "none. The table has up to 132 columns.",
 		.member = "tunnels",
 		.pages = true,
 		.print = print_tunnels,
@@ -278,7 +277,9 @@ const struct command commands[] = {
 				.value = "NAME",
 				.parameter = "tunnel",
 				.help = "send through this tunnel"},
-			PORT, NEXT_HOP,
+			PORT("send from this port"),
+			NEXT_HOP("with --port: the next router; without: deliver on the port's "
+				 "network"),
 			{.name = "--priority",
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,
@@ -304,10 +305,13 @@ const struct command commands[] = {
 				.value = "NAME",
 				.parameter = "tunnel",
 				.help = "the route to this tunnel"},
-			PORT, NEXT_HOP},
+			PORT("the route out of this port"),
+			NEXT_HOP("with --port: its next router; without: the route that delivers "
+				 "on the port's network")},
 		.either = {"--tunnel", "--port"},
 		.print = print_nothing,
-		.examples = "  espctl route delete 192.168.192.0/26 --tunnel tunnel01\n",
+		.examples = "  espctl route delete 192.168.192.0/26 --tunnel tunnel01\n"
+			    "  espctl route delete 10.20.0.0/16 --port lan --next-hop 10.0.0.254\n",
 	},
 	{
 		.group = "port",

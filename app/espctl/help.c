@@ -60,7 +60,7 @@ void help_print_overview(FILE *stream)
 {
 	fputs("Usage: espctl [--socket PATH] [--json] COMMAND ...\n\n"
 	      "Looks at a running espgw gateway and changes it, through its control socket.\n\n"
-	      "Commands (`espctl COMMAND --help` tells more):\n",
+	      "Commands (`espctl COMMAND --help` or `espctl help COMMAND` tells more):\n",
 		stream);
 	print_commands(stream, NULL);
 	print_arguments(stream, "Options of all commands", global_options, true);
@@ -98,6 +98,19 @@ static void print_details(const char *details)
 	}
 }
 
+// " (--one VALUE | --other)": the options of which exactly one is to be given.
+static void print_either(const struct command *command)
+{
+	for (int e = 0; e < 2; e++) {
+		const struct argument *a = command->arguments;
+		while (strcmp(a->name, command->either[e]) != 0)
+			a++;
+		printf("%s%s%s%s", e == 0 ? " (" : " | ", a->name, a->value == NULL ? "" : " ",
+			a->value == NULL ? "" : a->value);
+	}
+	putchar(')');
+}
+
 void help_print_command(const struct command *command)
 {
 	char name[64];
@@ -113,7 +126,7 @@ void help_print_command(const struct command *command)
 			options = true;
 	}
 	if (command->either[0] != NULL)
-		printf(" (%s | %s)", command->either[0], command->either[1]);
+		print_either(command);
 	printf("%s\n\n%s: ", options ? " [OPTION]..." : "", name);
 	print_wrapped(stdout, command->summary, (unsigned int)strlen(name) + 2, 0);
 	if (command->details != NULL) {

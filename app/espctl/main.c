@@ -30,7 +30,11 @@ int main(int argc, char **argv)
 		.own = json_object(),
 	};
 	enum exit_code code = arguments_parse(&invocation, argc, argv);
-	if (code == EXIT_DONE && invocation.help && invocation.command != NULL) {
+	if (code == EXIT_DONE && invocation.version) {
+		code = run_version(&invocation);
+	} else if (code == EXIT_DONE && invocation.group != NULL) {
+		help_print_group(stdout, invocation.group);
+	} else if (code == EXIT_DONE && invocation.help && invocation.command != NULL) {
 		help_print_command(invocation.command);
 	} else if (code == EXIT_DONE && invocation.command == NULL) {
 		// Help that was asked for is a result; else it tells what is missing.

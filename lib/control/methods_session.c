@@ -154,6 +154,24 @@ static json_t *method_spi_release(struct request *request)
 
 // ---- events ----
 
+// An entry that names no event; NULL: it is no text.
+static bool fail_event(struct request *request, const char *parameter, const char *text)
+{
+	const char *nearest = text == NULL ? NULL : nearest_name(text, event_names);
+	if (nearest != NULL)
+		return request_fail_parameter(request, "", parameter,
+			"there is no event \"%s\"; did you mean \"%s\"?", text, nearest);
+	char names[256] = "";
+	for (size_t kind = 0, length = 0; kind < EVENT_COUNT && length < sizeof(names); kind++)
+		length += (size_t)snprintf(names + length, sizeof(names) - length, "%s%s",
+			kind == 0 ? "" : ", ", event_names[kind]);
+	if (text == NULL || strlen(text) >= 32)
+		return request_fail_parameter(
+			request, "", parameter, "give the name of an event: %s", names);
+	return request_fail_parameter(
+		request, "", parameter, "there is no event \"%s\"; there are %s", text, names);
+}
+
 static bool parse_event(
 	struct request *request, size_t index, const json_t *entry, uint32_t *events)
 {
@@ -165,11 +183,7 @@ static bool parse_event(
 			*events |= UINT32_C(1) << kind;
 			return true;
 		}
-	const char *nearest = text == NULL ? NULL : nearest_name(text, event_names);
-	if (nearest != NULL)
-		return request_fail_parameter(request, "", name,
-			"there is no event \"%s\"; did you mean \"%s\"?", text, nearest);
-	return request_fail_parameter(request, "", name, "give the name of an event");
+	return fail_event(request, name, text);
 }
 
 static json_t *method_events_subscribe(struct request *request)

@@ -149,6 +149,30 @@ def test_an_agent_that_comes_back_changes_nothing_that_works(joined):
     assert len(after) == 2 and after < before
 
 
+def limits(gateway):
+    return {(sa["lifetime"]["soft"].get("seconds"), sa["lifetime"]["soft"]["packets"],
+             sa["lifetime"]["hard"].get("seconds")) for sa in sas(gateway, direction="out")}
+
+
+def test_keys_without_its_limits_are_replaced(joined):
+    once = Agent(joined, "--once", "--grace", 0.1)
+    assert once.process.wait(10 * PATIENCE) == 0
+    wait_for_flows(joined)
+    by_gateway = (1 << 32) - 1 - ((1 << 32) - 1) // 8
+    assert limits(joined.a) == limits(joined.b) == {(None, by_gateway, None)}
+    fewer = ("--packets", 5_000_000)
+    for options, packets, replaced in (((), by_gateway, 4), (fewer, 5_000_000, 4),
+                                       (fewer, 5_000_000, 0)):
+        agent = Agent(joined, "--every", 1000, "--grace", 0.1, *options)
+        wait_until(lambda: len(agent.lines("connected")) == 2, "it is connected")
+        wait_until(lambda: limits(joined.a) == limits(joined.b) == {(1000, packets, 10000)},
+                   "its limits")
+        # What it replaced is deleted after the grace.
+        wait_until(lambda: len(sas(joined.a)) == len(sas(joined.b)) == 4, "four SAs at either end")
+        agent.end()
+        assert len(agent.lines("replaces")) == replaced
+
+
 def test_once_replaces_every_key_and_ends(joined):
     agent = Agent(joined, "--once", "--grace", 0.1)
     assert agent.process.wait(10 * PATIENCE) == 0
@@ -171,15 +195,28 @@ def test_the_c_example_of_the_document_works(joined, tmp_path):
     run("cc", "-Wall", "-Wextra", "-Werror", "-I", tmp_path, "-o", tmp_path / "example",
         tmp_path / "example.c", BUILD / "lib/client/libespgw-client.a", "-ljansson")
     sockets = [gateway.config["gateway"]["control_socket"] for gateway in (joined.a, joined.b)]
+    absent = tmp_path / "absent.sock"
+    failed = run(tmp_path / "example", sockets[0], absent, "tunnel01", check=False)
+    assert failed.returncode == 1 and str(absent) in failed.stderr
+    assert "Usage" in run(tmp_path / "example", check=False).stderr
     run(tmp_path / "example", *sockets, "tunnel01")
     joined.site_a.wait_for(Pair.SITE_B)
     assert joined.a.tunnel("tunnel01")["state"] == joined.b.tunnel("tunnel01")["state"] == "up"
 
 
-def test_what_cannot_be_mended_ends_it(joined):
+def test_what_cannot_be_mended_ends_it(joined, tmp_path):
     sockets = [gateway.config["gateway"]["control_socket"] for gateway in (joined.a, joined.b)]
     refused = run(AGENT, "--tunnel", "tunnel09", *sockets, check=False)
     assert refused.returncode == 1 and "no such tunnel" in refused.stderr
+    assert "tunnel09; it has tunnel01, tunnel02" in refused.stderr and sockets[0] in refused.stderr
     assert run(AGENT, "--every", 0, *sockets, check=False).returncode == 2
+    assert "at least 1" in run(AGENT, "--every", 0, *sockets, check=False).stderr
+    assert "--once goes without" in run(AGENT, "--once", "--every", 5, *sockets, check=False).stderr
+    twice = run(AGENT, sockets[0], sockets[0], check=False)
+    assert twice.returncode == 2 and f"{sockets[0]} is named twice" in twice.stderr
+    link = tmp_path / "link.sock"
+    os.link(sockets[0], link)  # the same gateway by another name
+    same = run(AGENT, "--once", sockets[0], link, check=False)
+    assert same.returncode == 1 and "the same gateway" in same.stderr and str(link) in same.stderr
     assert os.access(AGENT, os.X_OK) and "usage" in run(AGENT, "--help").stdout
     assert run(ESPCTL, "--socket", sockets[0], "sa", "list").returncode == 0

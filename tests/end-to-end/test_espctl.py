@@ -49,6 +49,18 @@ def test_tunnel_list(bench):
     assert listed[1]["rekey_in_seconds"] is None and listed[1]["in_age_seconds"] is None
 
 
+def test_an_event_that_there_is_not(bench):
+    refused = bench.gateway.espctl("events", "--event", "sa.foo", check=False)
+    assert refused.returncode == 1
+    assert 'there is no event "sa.foo"; there are sa.soft_expired, ' in refused.stderr
+    assert refused.stderr.strip().endswith("port.state, events.lost")
+    refused = bench.gateway.espctl("events", "--event", "sa.soft_expird", check=False)
+    assert 'did you mean "sa.soft_expired"?' in refused.stderr
+    refused = bench.gateway.espctl("events", "--event", "x" * 40, check=False)
+    assert "give the name of an event: sa.soft_expired, " in refused.stderr
+    assert "xxx" not in refused.stderr
+
+
 def test_ages_count(bench):
     bench.sa_out()
     wait_until(lambda: bench.gateway.tunnel("tunnel01")["out_age_seconds"] >= 1,

@@ -129,8 +129,12 @@ def test_manual_names_every_command():
 
 
 def test_group_lists_its_commands():
-    group = espctl("sa", "--help")
-    assert group.returncode == DONE and "sa flush" in group.stdout
+    for line in (("sa", "--help"), ("help", "sa"), ("-h", "sa")):
+        group = espctl(*line)
+        assert group.returncode == DONE and group.stderr == ""
+        lines = group.stdout.splitlines()
+        assert lines[0] == "Commands:" and len(lines) > 5
+        assert all(line.startswith("  sa ") for line in lines[1:])
     alone = espctl("sa")
     assert alone.returncode == USAGE and "sa flush" in alone.stderr
 
@@ -138,12 +142,34 @@ def test_group_lists_its_commands():
 def test_version_needs_no_gateway():
     assert re.fullmatch(r"espctl \d+\.\d+\.\d+, control protocol 1\n", espctl("version").stdout)
     assert json.loads(espctl("--json", "version").stdout)["protocol"] == 1
+    for flag in "--version", "-V":
+        assert espctl(flag).stdout == espctl("version").stdout
+        assert espctl(flag).returncode == DONE
+
+
+def test_help_is_a_word_too():
+    assert espctl("help").stdout == espctl("--help").stdout
+    assert espctl("help").returncode == DONE
+    assert espctl("help", "sa", "add").stdout == espctl("sa", "add", "--help").stdout
+    assert espctl("help", "nonsense").returncode == USAGE
+
+
+def test_help_says_which_values_and_of_what():
+    usage = espctl("route", "delete", "--help").stdout
+    assert "(--tunnel NAME | --port NAME)" in usage and "send from" not in usage
+    assert "(--tunnel NAME | --all)" in espctl("sa", "flush", "--help").stdout
 
 
 # ---- misuse ----
 
 @pytest.mark.parametrize("line, says", [
-    ("nonsense", "nonsense"),
+    ("nonsense", "there is no command `nonsense`"),
+    ("tunel list", "did you mean `tunnel list`?"),
+    ("tunnel lsit", "did you mean `tunnel list`?"),
+    ("tunel", "did you mean `tunnel`?"),
+    ("tunel --help", "did you mean `tunnel`?"),
+    ("stat", "did you mean `stats`?"),
+    (80 * "x" + " list", "there is no command `xxx"),
     ("sa nonsense", "no command `sa nonsense`"),
     ("--nonsense", "no option --nonsense"),
     ("sa list --nonsense 1", "no option --nonsense"),
@@ -506,6 +532,22 @@ def test_library_exports_its_functions_only():
     needed = subprocess.run(["readelf", "-d", library], text=True, check=True,
                             capture_output=True).stdout
     assert "libjansson" in needed and "librte" not in needed
+
+
+def test_what_is_installed_finds_each_other(tmp_path):
+    subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir",
+                    tmp_path], check=True)
+    unit = next(tmp_path.rglob("espgw.service")).read_text()
+    commands = re.findall(r"^ExecStart(?:Pre)?=(\S+) --\w+ (\S+)$", unit, re.M)
+    assert len(commands) == 2
+    for program, config in commands:
+        assert os.access(tmp_path / program.lstrip("/"), os.X_OK), program
+        assert config == "/etc/espgw/espgw.conf"
+    # The directory is there, and the file in use is never overwritten.
+    assert [path.name for path in (tmp_path / "etc/espgw").iterdir()] == ["espgw.conf.example"]
+    guide = re.search(r"^Documentation=file://(\S+)$", unit, re.M)[1]
+    assert (tmp_path / guide.lstrip("/")).exists()
+    assert os.access(next(tmp_path.rglob("doc/espgw/examples/rotate-keys")), os.X_OK)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")

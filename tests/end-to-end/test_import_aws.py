@@ -22,7 +22,9 @@ from testbed import ESPGW, ROOT, run
 PROGRAM = ROOT / "scripts/import-aws"
 VECTORS = ROOT / "tests/vectors/aws"
 KEYS = ("Ab3.dE6_gH9jK2mN5pQ8rS1tU4vW7x.Z", "_zY9xW8.vU7tS6rQ5pO4nM3lK2jI1.h_")
-FILES = ("espgw.conf", "swanctl.conf", "swanctl-secrets.conf")
+SWANCTL = "vpn-0123456789abcdef0.conf"
+SECRETS = "vpn-0123456789abcdef0-secrets.conf"
+FILES = ("espgw.conf", SWANCTL, SECRETS)
 
 PORTS = ("--inside-port", "0000:3b:00.0", "--inside-address", "10.1.0.1/24",
          "--outside-port", "0000:3b:00.1", "--cores", "0")
@@ -60,7 +62,8 @@ def start(file, *options, espgw=ESPGW):
 def succeed(file, output, *options):
     done = start(file, "--output", output, *options)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
+    names = sorted(path.name for path in output.iterdir())
+    assert names == sorted(FILES) or file == vector("old-labels") and len(names) == 3
     run(ESPGW, "--check", output / "espgw.conf")
     return done
 
@@ -96,13 +99,14 @@ def test_every_form_of_the_file_says_the_same(tmp_path, name):
     assert values(espgw, "customer_endpoint") == ["198.51.100.21", "198.51.100.22"]
     assert values(espgw, "interface_address") == ["169.254.244.2/30", "169.254.244.6/30"]
     assert values(espgw, "far_side") == ["aws"] * 2
-    swanctl = (output / "swanctl.conf").read_text()
+    secrets, swanctl = sorted(output.glob("vpn-*.conf"))  # "-" comes before "."
+    swanctl = swanctl.read_text()
     assert values(swanctl, "local_addrs") == ["203.0.113.10"] * 2
     assert values(swanctl, "remote_addrs") == ["198.51.100.21", "198.51.100.22"]
     assert values(swanctl, "id") == ["203.0.113.10", "198.51.100.21",
                                      "203.0.113.10", "198.51.100.22"]
     assert values(swanctl, "if_id_in") == values(swanctl, "if_id_out") == ["1", "2"]
-    secrets = (output / "swanctl-secrets.conf").read_text()
+    secrets = secrets.read_text()
     assert values(secrets, "secret") == list(KEYS)
     assert values(secrets, "id-2") == ["198.51.100.21", "198.51.100.22"]
     for key in KEYS:
@@ -131,7 +135,7 @@ def test_ipv6_inside(tmp_path):
     espgw = (tmp_path / "out/espgw.conf").read_text()
     assert values(espgw, "interface_address") == ["fd00:1234:5678:9abc::2/126",
                                                   "fd00:1234:5678:9abc::6/126"]
-    swanctl = (tmp_path / "out/swanctl.conf").read_text()
+    swanctl = (tmp_path / "out" / SWANCTL).read_text()
     assert values(swanctl, "local_ts") == values(swanctl, "remote_ts") == ["::/0"] * 2
 
 
@@ -161,7 +165,7 @@ def test_encodings(tmp_path, encoding, line_end):
 @pytest.mark.parametrize("role, action", [("responder", "trap"), ("initiator", "trap|start")])
 def test_role_and_group(tmp_path, dh, group, role, action):
     succeed(vector("static"), tmp_path / "out", *IPV4, *PREFIX, "--role", role, "--dh", dh)
-    swanctl = (tmp_path / "out/swanctl.conf").read_text()
+    swanctl = (tmp_path / "out" / SWANCTL).read_text()
     assert values(swanctl, "proposals") == [f"aes256gcm16-prfsha256-{group}"] * 2
     assert values(swanctl, "esp_proposals") == [f"aes256gcm16-{group}"] * 2
     assert values(swanctl, "start_action") == [action] * 2
@@ -184,7 +188,7 @@ def test_behind_nat(tmp_path):
             "172.16.5.2/24", "--gateway", "172.16.5.1", "--local-address", "172.16.5.2")
     espgw = (tmp_path / "out/espgw.conf").read_text()
     assert values(espgw, "gateway_endpoint") == ["172.16.5.2"] * 2
-    swanctl = (tmp_path / "out/swanctl.conf").read_text()
+    swanctl = (tmp_path / "out" / SWANCTL).read_text()
     assert values(swanctl, "local_addrs") == ["172.16.5.2"] * 2
     assert values(swanctl, "id")[0] == "203.0.113.10"  # as AWS knows it
 
@@ -204,12 +208,29 @@ def test_prefix_list(tmp_path):
         f"{prefixes}:3: ten: no prefix such as 192.168.192.0/26"]
 
 
+NEEDED = ["--inside-port", "--inside-address", "--outside-port", "--outside-address", "--gateway",
+          "--output", "--prefix"]
+
+
 def test_all_that_is_missing_is_said_at_once(tmp_path):
-    done = start(vector("static"))
-    assert done.returncode == 2
-    said = [line.split()[0] for line in done.stderr.splitlines()]
-    assert said == ["--inside-port", "--inside-address", "--outside-port", "--outside-address",
-                    "--gateway", "--output", "--prefix"]
+    for arguments, wanted in (
+            ([vector("static")], NEEDED),
+            ([], ["FILE", *NEEDED]),
+            ([tmp_path / "none.txt"], [f"{tmp_path / 'none.txt'}:", *NEEDED]),
+            ([vector("openswan")], [f"{vector('openswan')}:5:", *NEEDED])):
+        done = run("/usr/bin/python3", PROGRAM, *arguments, check=False)
+        assert done.returncode == 2 and done.stdout == ""
+        assert [line.split()[0] for line in done.stderr.splitlines()] == wanted
+
+
+def test_all_that_is_malformed_is_said_at_once(tmp_path):
+    said = refuse(vector("one-tunnel"), tmp_path / "out", "--cores", "two", "--dh", "2", "--wrong",
+                  "--inside-address", "10.1.0.1", "--gateway", "router", "--prefix", "10.1.0.0/8",
+                  "--prefix-list", tmp_path / "none", "--outside-port", "0000:3b:00.1", status=2)
+    assert [line.split(":")[0] for line in said] == [
+        str(vector("one-tunnel")), "--cores two", "--dh 2", "--inside-address 10.1.0.1",
+        "--gateway router", "--wrong", "--inside-port is missing", "--outside-address is missing",
+        "--prefix-list " + str(tmp_path / "none"), "--prefix 10.1.0.0/8"], said
 
 
 @pytest.mark.parametrize("options, words", [
@@ -223,7 +244,9 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     ((*IPV4, *PREFIX, "--inside-port", "x\"; y = \""), "no DPDK device"),
     ((*IPV4, *PREFIX, "--name", "a\nb"), "1 to 15 of"),
     ((*IPV4, *PREFIX, "--cores", "one"), "no list of cores"),
-    ((*IPV4, *PREFIX, "--dh", "2"), "invalid choice"),
+    ((*IPV4, *PREFIX, "--dh", "2"), "--dh 2: not one of 14, 20"),
+    ((*IPV4, *PREFIX, "--cores", "7,7"), "--cores 7,7: a core"),
+    ((*IPV4, *PREFIX, "--cores", "1024"), "--cores 1024: a core"),
 ])
 def test_wrong_options(tmp_path, options, words):
     assert words in "\n".join(refuse(vector("static"), tmp_path / "out", *options, status=2))
@@ -248,10 +271,7 @@ def test_dry_run_writes_nothing(tmp_path):
                      '76: IPSec Tunnel #2: "#1: Internet Key Exchange Configuration" has no'
                      ' "Pre-Shared Key"']),
     ("cisco", ['5: "IPSec Tunnel #1" stands in a comment']),
-    ("openswan", ['5: IPSec Tunnel #1: has neither', '5: IPSec Tunnel #1: has no "#1: Internet',
-                  '5: IPSec Tunnel #1: has no "Inside', '5: IPSec Tunnel #1: has no "Outside',
-                  '18: IPSec Tunnel #2: has neither', '18: IPSec Tunnel #2: has no "#1: Internet',
-                  '18: IPSec Tunnel #2: has no "Inside', '18: IPSec Tunnel #2: has no "Outside']),
+    ("openswan", ['5: IPSec Tunnel #1: none of the sections of vendor "Generic" follows']),
     ("one-tunnel", ['79: there is no "IPSec Tunnel #2"']),
     ("three-tunnels", ["133: IPSec Tunnel #3: is one too many"]),
     ("duplicated-block", ["74: IPSec Tunnel #1: is there twice, first in line 15"]),
@@ -352,15 +372,16 @@ def test_cut_anywhere_it_fails_or_says_the_same(name):
 def test_no_text_of_aws(tmp_path):
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
-    assert refuse(empty, tmp_path / "out")[0].startswith(f"{empty}:1: there is no")
+    whole = (tmp_path / "out", *IPV4, *PREFIX)
+    assert refuse(empty, *whole)[0].startswith(f"{empty}:1: there is no")
     binary = tmp_path / "binary"
     binary.write_bytes(b"\x7fELF\0\0" * 100)
-    assert refuse(binary, tmp_path / "out") == [f"{binary}: is not text"]
+    assert refuse(binary, *whole) == [f"{binary}: is not text"]
     large = tmp_path / "large"
     large.write_bytes(b"IPSec Tunnel #1\n" * 70000)
-    assert "is over 1048576 bytes" in refuse(large, tmp_path / "out")[0]
-    assert "No such file" in refuse(tmp_path / "missing", tmp_path / "out")[0]
-    assert "directory" in refuse(tmp_path, tmp_path / "out")[0]
+    assert "is over 1048576 bytes" in refuse(large, *whole)[0]
+    assert "No such file" in refuse(tmp_path / "missing", *whole)[0]
+    assert "directory" in refuse(tmp_path, *whole)[0]
 
 
 # ---- Writing ----
@@ -371,7 +392,7 @@ def test_only_the_owner_can_read_the_keys(tmp_path):
         succeed(vector("static"), tmp_path / "out", *IPV4, *PREFIX)
     finally:
         os.umask(previous)
-    assert stat.S_IMODE((tmp_path / "out/swanctl-secrets.conf").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "out" / SECRETS).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "out/espgw.conf").stat().st_mode) == 0o644
 
 
@@ -395,19 +416,34 @@ def test_the_mode_holds_before_the_first_byte(tmp_path, monkeypatch):
 def test_files_that_are_there_are_left_alone(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    (output / "swanctl.conf").write_text("mine")
+    (output / SWANCTL).write_text("mine")
     done = start(vector("static"), "--output", output, *IPV4, *PREFIX)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (f"{output}/swanctl.conf: is there already; --force"
+    assert done.stderr.splitlines()[-1] == (f"{output}/{SWANCTL}: is there already; --force"
                                             " overwrites it")
-    assert [path.name for path in output.iterdir()] == ["swanctl.conf"]
-    assert (output / "swanctl.conf").read_text() == "mine"
+    assert [path.name for path in output.iterdir()] == [SWANCTL]
+    assert (output / SWANCTL).read_text() == "mine"
     succeed(vector("static"), output, *IPV4, *PREFIX, "--force")
-    assert (output / "swanctl.conf").read_text() != "mine"
+    assert (output / SWANCTL).read_text() != "mine"
     # An old file's mode does not live on.
-    (output / "swanctl-secrets.conf").chmod(0o666)
+    (output / SECRETS).chmod(0o666)
     succeed(vector("bgp"), output, *IPV4, "--force")
-    assert stat.S_IMODE((output / "swanctl-secrets.conf").stat().st_mode) == 0o600
+    assert stat.S_IMODE((output / SECRETS).stat().st_mode) == 0o600
+
+
+def test_the_files_of_a_second_vpn_lie_beside_the_first(tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(vector("static").read_text().replace("vpn-0123456789abcdef0", "vpn-0aa"))
+    for file, name in ((vector("static"), "vpn-0123456789abcdef0"), (other, "vpn-0aa")):
+        output = tmp_path / name
+        done = start(file, "--output", output, *IPV4, *PREFIX)
+        assert done.returncode == 0, done.stderr
+        assert (output / f"{name}.conf").read_text().endswith(f"include {name}-secrets.conf\n")
+        assert stat.S_IMODE((output / f"{name}-secrets.conf").stat().st_mode) == 0o600
+    other.write_text(vector("static").read_text().replace("vpn-0123456789abcdef0", ""))
+    assert start(other, "--output", tmp_path / "no", *IPV4, *PREFIX).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "no").iterdir()) == [
+        "espgw.conf", "swanctl-secrets.conf", "swanctl.conf"]
 
 
 def test_all_or_nothing(tmp_path, monkeypatch):
@@ -431,8 +467,30 @@ def test_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_what_espgw_refuses_is_not_written(tmp_path):
-    said = refuse(vector("static"), tmp_path / "out", *IPV4, *PREFIX, "--cores", "1000")
-    assert re.match(r"espgw\.conf:\d+: workers\.cores\[0\] = 1000: ", said[1]), said
+    ports = ("--inside-port", "net_af_packet0,iface=eth1", "--inside-address", "10.1.0.1/24",
+             "--outside-port", "net_af_packet1,iface=eth1", "--gateway", "203.0.113.1", "--cores",
+             "900", "--outside-address", "203.0.113.10/24")
+    said = refuse(vector("static"), tmp_path / "out", *ports, *PREFIX)
+    assert said[1].startswith("--outside-port: ports[1].device = \"net_af_packet1,iface=eth1\": ")
+    assert not any("espgw.conf:" in line or "900" in line for line in said[1:]), said
+    said = refuse(vector("static"), tmp_path / "out", *IPV4, *PREFIX, "--inside-address",
+                  "10.2.0.0/24", "--prefix", "224.0.0.0/8")
+    assert [line.split(":")[0] for line in said[1:]] == ["--inside-address", "--prefix", "--prefix"]
+
+
+def test_what_aws_file_has_wrong_is_said_of_it(tmp_path):
+    file = tmp_path / "aws.txt"
+    file.write_text(vector("static").read_text().replace("169.254.244.", "169.254.0."))
+    said = refuse(file, tmp_path / "out", *IPV4, *PREFIX)
+    assert any(re.match(rf"{re.escape(str(file))}:\d+: IPSec Tunnel #1: tunnels\[0\]\.inter", line)
+               for line in said), said
+
+
+def test_cores_of_another_machine_are_no_error(tmp_path):
+    done = start(vector("static"), "--output", tmp_path / "out", *IPV4, *PREFIX, "--cores",
+                 "900,901")
+    assert done.returncode == 0 and "no core 900, 901" in done.stderr
+    assert "cores = [ 900, 901 ]" in (tmp_path / "out/espgw.conf").read_text()
 
 
 def test_without_espgw_it_says_that_nothing_was_checked(tmp_path):
@@ -478,14 +536,14 @@ def test_from_the_file_to_two_tunnels_that_carry(network, tmp_path, monkeypatch,
         text.replace('name = "espgw";', own)))
     espgw.start()
     charon.start(load=False)
-    for name in ("swanctl.conf", "swanctl-secrets.conf"):
+    for name in (SWANCTL, SECRETS):
         shutil.copy(output / name, charon.directory / name)
     if role == "responder":
-        charon.swanctl("--load-all", "--noprompt", "--file", charon.directory / "swanctl.conf")
+        charon.swanctl("--load-all", "--noprompt", "--file", charon.directory / SWANCTL)
     for endpoint in world.aws:
         endpoint.start()
     if role == "initiator":
-        charon.swanctl("--load-all", "--noprompt", "--file", charon.directory / "swanctl.conf")
+        charon.swanctl("--load-all", "--noprompt", "--file", charon.directory / SWANCTL)
     world.wait_up()
     for number in (1, 2):
         world.use(number)
