@@ -27,8 +27,9 @@ void sa_table_remove(struct sa_table *table, struct sa *sa)
 
 void sa_table_clear(struct sa_table *table)
 {
-	while (!TAILQ_EMPTY(table))
-		sa_table_remove(table, TAILQ_FIRST(table));
+	struct sa *sa;
+	while ((sa = TAILQ_FIRST(table)) != NULL)
+		sa_table_remove(table, sa);
 }
 
 struct sa *sa_table_find(const struct sa_table *table, uint32_t spi, const char *destination)

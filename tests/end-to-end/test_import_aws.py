@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -464,6 +465,57 @@ def test_all_or_nothing(tmp_path, monkeypatch):
     with pytest.raises(import_aws.Failure, match="is a directory"):
         import_aws.put_in_place(tmp_path / "out", files, force=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["espgw.conf"]
+
+
+def test_files_that_are_replaced_are_put_back_after_a_failure(tmp_path, monkeypatch):
+    output = tmp_path / "etc"
+    output.mkdir()
+    files = {name: (f"new {name}", 0o644) for name in FILES}
+    for name in FILES[:2]:
+        (output / name).write_text(f"old {name}")
+    replace = os.replace
+
+    def fail_at_the_second(source, target):
+        if target == output / FILES[1] and not str(source).endswith(".old"):
+            raise OSError(28, "No space left on device", str(source))
+        replace(source, target)
+    monkeypatch.setattr(os, "replace", fail_at_the_second)
+    with pytest.raises(import_aws.Failure, match="nothing was written"):
+        import_aws.put_in_place(output, files, True)
+    assert {path.name: path.read_text() for path in output.iterdir()} \
+        == {name: f"old {name}" for name in FILES[:2]}
+
+
+@pytest.mark.parametrize("address", [
+    "2001:db8:2::10%x } } evil { remote_addrs = 192.0.2.66",
+    "2001:db8:2::10%eth0",
+    "203.0.113.10 } evil {",
+])
+def test_an_address_is_nothing_but_an_address(tmp_path, address):
+    """ipaddress takes any text behind a % for an IPv6 scope; it would go into swanctl.conf."""
+    file = tmp_path / "vpn.txt"
+    file.write_text(re.sub(r"(Outside IP Addresses.*?Customer Gateway\s*: )\S+",
+                           lambda match: match[1] + address, vector("static").read_text(),
+                           flags=re.S))
+    assert address in file.read_text()
+    said = refuse(file, tmp_path / "etc", *IPV4, *PREFIX, "--local-address", "203.0.113.10",
+                  status=1)
+    assert any("Customer Gateway" in line and "is no IP address" in line for line in said), said
+
+
+@pytest.mark.parametrize("line", [" " * 1900, "- " + " " * 1900, "-" * 1900, "#" * 1900, ": " * 900])
+def test_odd_lines_take_no_time(tmp_path, line):
+    file = tmp_path / "vpn.txt"
+    file.write_text(vector("static").read_text() + f"{line}x\n" * 200)
+    began = time.monotonic()
+    start(file, "--output", tmp_path / "etc", *IPV4, *PREFIX)
+    assert time.monotonic() - began < 5 * testbed.PATIENCE
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    file = tmp_path / "vpn.txt"
+    file.write_text(vector("static").read_text() + "x" * 2001)
+    assert "over 2000 characters long" in refuse(file, tmp_path / "etc", *IPV4, *PREFIX)[0]
 
 
 def test_what_espgw_refuses_is_not_written(tmp_path):
