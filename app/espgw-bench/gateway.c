@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -17,14 +19,11 @@
 #include "config/config.h"
 #include "dataplane/dataplane.h"
 
-#define SPI_OUT UINT32_C(0xc0000001)
-#define SPI_IN  UINT32_C(0xc0000002)
-
-// A key each way, as IKE would make them. They never leave this process.
-static const uint8_t key_out[ESP_KEY_SIZE] = {1}, key_in[ESP_KEY_SIZE] = {2};
-static const uint8_t salt[ESP_SALT_SIZE] = {0x10, 0x20, 0x30, 0x40};
-
-static uint64_t replay_top; // as in the daemon's mapping: outside of the SA
+#define MEMORY_MB       640   // the tables, and the buffers of a working set that is not cold
+#define MEMORY_COLD_MB  256   // on top
+#define MEMORY_SAS      20    // SAs each way that a megabyte is enough for, with all their ends
+#define ROUTES_SPARE    16384 // the gateway's own, and what it mirrors from the kernel
+#define TEXT_PER_TUNNEL 256
 
 int bench_fail(struct bench_error *error, const char *format, ...)
 {
@@ -47,35 +46,81 @@ static int last_core(void)
 	return 0;
 }
 
-static struct config *make_config(int core, bool hugepages)
+static void write_settings(FILE *text, const struct bench_options *options, int core)
 {
-	static const char format[] =
-		"gateway = { name = \"bench%d\"; log_level = \"error\"; hugepages = %s; };\n"
-		"workers = { cores = [ %d ]; };\n"
-		"ports = (\n"
-		"  { name = \"inside\"; device = \"net_null0,no-rx=1\"; side = \"inside\";\n"
-		"    addresses = [ \"10.0.0.1/24\" ]; },\n"
-		"  { name = \"outside\"; device = \"net_null1,no-rx=1\"; side = \"outside\";\n"
-		"    addresses = [ \"198.51.100.1/24\" ]; }\n"
-		");\n"
-		"tunnels = (\n"
-		"  { name = \"tunnel01\"; gateway_endpoint = \"198.51.100.1\";\n"
-		"    customer_endpoint = \"203.0.113.9\";\n"
-		"    interface_address = \"169.254.244.2/30\"; }\n"
-		");\n"
-		"routes = (\n"
-		"  { prefix = \"192.168.192.0/26\"; tunnel = \"tunnel01\"; },\n"
-		"  { prefix = \"10.1.0.0/16\"; port = \"inside\"; next_hop = \"10.0.0.2\"; },\n"
-		"  { prefix = \"0.0.0.0/0\"; port = \"outside\"; next_hop = \"198.51.100.2\"; }\n"
-		");\n"
-		"neighbours = (\n"
-		"  { port = \"inside\"; address = \"10.0.0.2\"; mac = \"02:00:00:00:00:02\"; },\n"
-		"  { port = \"outside\"; address = \"198.51.100.2\"; "
-		"mac = \"02:00:00:00:00:03\"; }\n"
-		");\n";
-	char text[sizeof(format) + 64];
-	snprintf(text, sizeof(text), format, (int)getpid(), hugepages ? "true" : "false", core);
-	return config_parse(text, "espgw-bench", stderr);
+	unsigned int memory =
+		MEMORY_MB + (options->cold ? MEMORY_COLD_MB : 0) + options->sas / MEMORY_SAS;
+	// Outbound and inbound, and the least that the setting takes.
+	unsigned int sas = 2 * options->sas + 2;
+	fprintf(text,
+		"gateway = { name = \"bench%d\"; log_level = \"error\"; hugepages = %s;\n"
+		"  memory_mb = %u; max_sas = %u; max_routes = %u; };\n"
+		"workers = { cores = [ %d ]; };\n",
+		(int)getpid(), options->hugepages ? "true" : "false", memory, sas,
+		options->routes + ROUTES_SPARE, core);
+}
+
+static void write_ports(FILE *text)
+{
+	fputs("ports = (\n"
+	      "  { name = \"inside\"; device = \"net_null0,no-rx=1\"; side = \"inside\";\n"
+	      "    addresses = [ \"10.0.0.1/24\" ]; },\n"
+	      "  { name = \"outside\"; device = \"net_null1,no-rx=1\"; side = \"outside\";\n"
+	      "    addresses = [ \"198.51.100.1/24\" ]; }\n"
+	      ");\n"
+	      "routes = (\n"
+	      "  { prefix = \"10.1.0.0/16\"; port = \"inside\"; next_hop = \"10.0.0.2\"; },\n"
+	      "  { prefix = \"0.0.0.0/0\"; port = \"outside\"; next_hop = \"198.51.100.2\"; }\n"
+	      ");\n"
+	      "neighbours = (\n"
+	      "  { port = \"inside\"; address = \"10.0.0.2\"; mac = \"02:00:00:00:00:02\"; },\n"
+	      "  { port = \"outside\"; address = \"198.51.100.2\"; "
+	      "mac = \"02:00:00:00:00:03\"; }\n"
+	      ");\n",
+		text);
+}
+
+// Endpoints out of 203.0.0.0/16, interface addresses out of 169.254.0.0/16.
+static void write_tunnels(FILE *text, unsigned int tunnels)
+{
+	fputs("tunnels = (\n", text);
+	for (unsigned int i = 0; i < tunnels; i++) {
+		unsigned int block = 4 * i;
+		fprintf(text,
+			"  { name = \"tunnel%u\"; gateway_endpoint = \"198.51.100.1\";\n"
+			"    customer_endpoint = \"203.0.%u.%u\";\n"
+			"    interface_address = \"169.254.%u.%u/30\"; }%s\n",
+			i, i / 250, 1 + i % 250, block / 256, block % 256 + 2,
+			i + 1 < tunnels ? "," : "");
+	}
+	fputs(");\n", text);
+}
+
+static struct config *make_config(
+	const struct bench_options *options, int core, unsigned int tunnels)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+	if (stream == NULL)
+		return NULL;
+	write_settings(stream, options, core);
+	write_ports(stream);
+	write_tunnels(stream, tunnels);
+	struct config *config =
+		fclose(stream) == 0 ? config_parse(text, "espgw-bench", stderr) : NULL;
+	free(text);
+	return config;
+}
+
+// Each tunnel's interface is a descriptor.
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int start_dataplane(struct bench_gateway *gateway, struct bench_error *error)
@@ -102,51 +147,6 @@ static int start_dataplane(struct bench_gateway *gateway, struct bench_error *er
 	return 0;
 }
 
-static int add_sa(struct bench_gateway *gateway, enum sa_direction direction, uint32_t spi,
-	const uint8_t *key, struct bench_error *error)
-{
-	struct tunnel_table *tunnels = dataplane_tunnels(gateway->dataplane);
-	struct tunnel *tunnel = tunnel_get(tunnels, 0);
-	const struct config_tunnel *config = tunnel->config;
-	bool inbound = direction == SA_INBOUND;
-	struct sa_parameters parameters = {
-		.direction = direction,
-		.spi = spi,
-		.source = inbound ? config->customer_endpoint : config->gateway_endpoint,
-		.destination = inbound ? config->gateway_endpoint : config->customer_endpoint,
-		.window = inbound ? config->replay_window : 0,
-		.top = inbound ? &replay_top : NULL,
-	};
-	struct tunnel_error cause;
-	memcpy(parameters.key, key, sizeof(parameters.key));
-	memcpy(parameters.salt, salt, sizeof(parameters.salt));
-	if (sa_add(tunnels, tunnel, &parameters, &cause) == NULL)
-		return bench_fail(error, "%s", cause.text);
-	return 0;
-}
-
-static int create_far_side(struct bench_gateway *gateway, struct bench_error *error)
-{
-	const struct config_tunnel *config = &gateway->config->tunnels[0];
-	struct esp_sa_out_parameters out = {
-		.spi = SPI_IN,
-		.source = config->customer_endpoint,
-		.destination = config->gateway_endpoint,
-		.workers = 1,
-	};
-	struct esp_sa_in_parameters in = {.spi = SPI_OUT, .workers = 1};
-	memcpy(out.key, key_in, sizeof(out.key));
-	memcpy(out.salt, salt, sizeof(out.salt));
-	memcpy(in.key, key_out, sizeof(in.key));
-	memcpy(in.salt, salt, sizeof(in.salt));
-	gateway->far = esp_context_create(0, ESP_CRYPTO_AUTO);
-	gateway->far_out = esp_sa_out_create(&out);
-	gateway->far_in = esp_sa_in_create(&in);
-	if (gateway->far == NULL || gateway->far_out == NULL || gateway->far_in == NULL)
-		return bench_fail(error, "no memory for the far side");
-	return 0;
-}
-
 static int pin_to(int core, struct bench_error *error)
 {
 	cpu_set_t one;
@@ -157,35 +157,62 @@ static int pin_to(int core, struct bench_error *error)
 	return 0;
 }
 
-int bench_gateway_create(
-	struct bench_gateway *gateway, int core, bool hugepages, struct bench_error *error)
+// A context for each cipher that is wanted; by default, for each that the CPU can do.
+static int create_contexts(
+	struct bench_gateway *gateway, unsigned int wanted, struct bench_error *error)
 {
-	*gateway = (struct bench_gateway){0};
+	static const enum esp_crypto ciphers[BENCH_CIPHERS] = {
+		[BENCH_CIPHER_BURST] = ESP_CRYPTO_BURST,
+		[BENCH_CIPHER_IPSEC_MB] = ESP_CRYPTO_IPSEC_MB,
+	};
+	for (unsigned int i = 0; i < BENCH_CIPHERS; i++) {
+		enum esp_crypto chosen;
+		if (wanted != 0 && !(wanted >> i & 1))
+			continue;
+		if (esp_crypto_choose(ciphers[i], &chosen) == ESP_CRYPTO_FINE)
+			gateway->contexts[i] = esp_context_create(0, ciphers[i]);
+		else if (wanted != 0)
+			return bench_fail(error,
+				"--crypto %s: this CPU can't, or the cipher's self-test failed",
+				bench_ciphers[i]);
+	}
+	return 0;
+}
+
+int bench_gateway_create(struct bench_gateway *gateway, const struct bench_options *options,
+	struct bench_error *error)
+{
+	*gateway = (struct bench_gateway){
+		.sas = options->sas,
+		.tunnels = RTE_MIN(options->sas, (unsigned int)CONFIG_TUNNELS),
+		.routes = options->routes,
+	};
 	// The gateway makes TAPs, routes and neighbours. In a namespace of their own they disturb
 	// nobody, and go with the process.
 	if (unshare(CLONE_NEWNET) != 0)
 		return bench_fail(error, "can't make a network namespace: %s%s", strerror(errno),
 			errno == EPERM ? "; run it as root" : "");
-	if (core < 0)
-		core = last_core();
-	gateway->config = make_config(core, hugepages);
+	raise_descriptor_limit();
+	int core = options->core < 0 ? last_core() : options->core;
+	gateway->config = make_config(options, core, gateway->tunnels);
 	if (gateway->config == NULL)
 		return bench_fail(error, "the configuration is refused");
-	if (start_dataplane(gateway, error) != 0 ||
-		add_sa(gateway, SA_OUTBOUND, SPI_OUT, key_out, error) != 0 ||
-		add_sa(gateway, SA_INBOUND, SPI_IN, key_in, error) != 0)
-		return -1;
-	if (create_far_side(gateway, error) != 0)
+	if (start_dataplane(gateway, error) != 0 || bench_sas_create(gateway, error) != 0 ||
+		bench_routes_create(gateway, error) != 0 ||
+		create_contexts(gateway, options->ciphers, error) != 0)
 		return -1;
 	return pin_to(core, error);
 }
 
 void bench_gateway_destroy(struct bench_gateway *gateway)
 {
-	esp_sa_in_destroy(gateway->far_in);
-	esp_sa_out_destroy(gateway->far_out);
-	esp_context_destroy(gateway->far);
+	if (gateway->own != NULL)
+		dataplane_worker_set_context(gateway->dataplane, 0, gateway->own);
+	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
+		esp_context_destroy(gateway->contexts[i]);
+	bench_sas_destroy(gateway);
 	dataplane_destroy(gateway->dataplane);
+	free(gateway->tops);
 	if (gateway->base != NULL)
 		event_base_free(gateway->base);
 	if (gateway->eal_started)
@@ -193,20 +220,24 @@ void bench_gateway_destroy(struct bench_gateway *gateway)
 	config_free(gateway->config);
 }
 
+void bench_gateway_use(struct bench_gateway *gateway, enum bench_cipher cipher)
+{
+	struct esp_context *before =
+		dataplane_worker_set_context(gateway->dataplane, 0, gateway->contexts[cipher]);
+	if (gateway->own == NULL)
+		gateway->own = before;
+}
+
 int bench_gateway_pass(struct bench_gateway *gateway, enum bench_path path,
-	struct rte_mbuf **packets, unsigned int count, unsigned int call)
+	struct rte_mbuf **packets, unsigned int count)
 {
 	unsigned int in = path == BENCH_ENCAP ? BENCH_INSIDE : BENCH_OUTSIDE;
 	unsigned int out = path == BENCH_ENCAP ? BENCH_OUTSIDE : BENCH_INSIDE;
-	unsigned int sent = 0;
-	for (unsigned int i = 0; i < count; i += call) {
-		struct rte_mbuf *frames[2 * BENCH_CALL_MAX];
-		memcpy(frames, packets + i, call * sizeof(frames[0])); // as a driver hands them out
-		dataplane_worker_receive(gateway->dataplane, 0, in, frames, call);
-		sent += dataplane_worker_output(gateway->dataplane, 0, out, frames);
-	}
+	struct rte_mbuf *frames[2 * BENCH_CALL_MAX];
+	memcpy(frames, packets, count * sizeof(frames[0])); // as a driver hands them out
+	dataplane_worker_receive(gateway->dataplane, 0, in, frames, count);
 	gateway->received[in] += count;
-	return sent == count ? 0 : -1;
+	return dataplane_worker_output(gateway->dataplane, 0, out, frames) == count ? 0 : -1;
 }
 
 static int check_source(const struct telemetry *telemetry, const char *name, unsigned int source,
