@@ -135,8 +135,8 @@ static bool take_number(const char *option, double minimum, double maximum, doub
 	*number = strtod(optarg, &end);
 	if (errno == 0 && end != optarg && *end == '\0' && *number >= minimum && *number <= maximum)
 		return true;
-	fprintf(stderr, "espgw-bench: --%s %s: it must be a number from %g to %g\n", option, optarg,
-		minimum, maximum);
+	fprintf(stderr, "espgw-bench: --%s %s: it must be a number from %.10g to %.10g\n", option,
+		optarg, minimum, maximum);
 	return false;
 }
 
