@@ -24,6 +24,7 @@
 #define BENCH_BURST_MAX   256
 #define BENCH_CALL_MAX    64 // what the gateway takes at once
 #define BENCH_INNER_MAX   1400
+#define BENCH_WORKERS_MAX 2
 #define BENCH_SAS_MAX     10000 // each way
 #define BENCH_ROUTES_MIN  10
 #define BENCH_ROUTES_MAX  1000000
@@ -68,6 +69,7 @@ struct bench_options {
 	bool cold; // frames that do not fit in L2
 	bool allow_noise;
 	int core;
+	unsigned int workers;
 	unsigned int sas;                  // each way
 	unsigned int routes;               // to the far side
 	unsigned int paths, sizes, bursts; // bits of what to measure
@@ -89,6 +91,15 @@ struct bench_top {
 	uint64_t top;
 } __rte_cache_aligned;
 
+// What belongs to one worker of the gateway.
+struct bench_gateway_worker {
+	int core;
+	// The ESP contexts to choose from; NULL = the CPU can't. `own` is the one it came with.
+	struct esp_context *contexts[BENCH_CIPHERS], *own;
+	struct esp_context *far;        // the far side's
+	uint64_t received[BENCH_PORTS]; // frames given to the worker, for the check at the end
+} __rte_cache_aligned;
+
 struct bench_gateway {
 	struct config *config;
 	struct dataplane *dataplane;
@@ -96,28 +107,29 @@ struct bench_gateway {
 	bool eal_started;
 	struct rte_ether_addr macs[BENCH_PORTS];
 	unsigned int tunnels, sas, routes;
-	uint32_t round; // changes what the packets of a round are
-	// The worker's ESP contexts; NULL = the CPU can't. `own` is the one it came with.
-	struct esp_context *contexts[BENCH_CIPHERS], *own;
+	uint32_t round; // counts the makings of frames
+	unsigned int worker_count;
+	struct bench_gateway_worker workers[BENCH_WORKERS_MAX];
 	struct bench_top *tops; // [sas]
 	// The far side's ends of the gateway's SAs.
-	struct esp_context *far;
-	struct esp_sa_out **far_out;    // [sas]
-	struct esp_sa_in **far_in;      // [tunnels]
-	uint64_t received[BENCH_PORTS]; // frames given to the gateway, for the check at the end
+	struct esp_sa_out **far_out; // [sas]
+	struct esp_sa_in **far_in;   // [tunnels]
 };
 
 // Moves the process into a new network namespace, starts DPDK and the gateway, and pins the calling
-// thread to the core. Once a process; needs root.
+// thread to the first worker's core. Once a process; needs root.
 int bench_gateway_create(struct bench_gateway *gateway, const struct bench_options *options,
 	struct bench_error *error);
 void bench_gateway_destroy(struct bench_gateway *gateway);
 // `path`: BENCH_ENCAP or BENCH_DECAP, here and in the other passes. Through the worker's whole way,
 // count <= BENCH_CALL_MAX: in at one port, out at the other. `packets` come back as the frames that
 // would be sent. 0, or -1 when the gateway did not send all of them.
-int bench_gateway_pass(struct bench_gateway *gateway, enum bench_path path,
+int bench_gateway_pass(struct bench_gateway *gateway, unsigned int worker, enum bench_path path,
 	struct rte_mbuf **packets, unsigned int count);
-void bench_gateway_use(struct bench_gateway *gateway, enum bench_cipher cipher);
+void bench_gateway_use(
+	struct bench_gateway *gateway, unsigned int worker, enum bench_cipher cipher);
+// Pins the calling thread.
+int bench_pin_to(int core, struct bench_error *error);
 // Whether the gateway's counters tell of exactly the frames that it was given, all forwarded.
 int bench_gateway_check(const struct bench_gateway *gateway, struct bench_error *error);
 
@@ -138,6 +150,8 @@ extern const uint8_t bench_sa_salt[ESP_SALT_SIZE];
 
 // The buffers of a round and what is in them.
 struct bench_frames {
+	unsigned int worker; // whose they are
+	uint32_t round;      // decides what is in them
 	unsigned int count;
 	struct rte_mbuf **packets; // [count]
 	uint16_t *sas;             // [count] index of the SA that it uses
@@ -207,9 +221,24 @@ void bench_rte_ipsec_prepare(
 int bench_rte_ipsec_pass(struct bench_rte_ipsec *rte, const struct bench_frames *frames,
 	unsigned int begin, unsigned int count);
 
+// ---- team.c: a thread for each worker, on its core ----
+
+// What a thread does as worker `worker`.
+typedef void (*bench_task)(void *argument, unsigned int worker);
+
+// The calling thread is worker 0. The others wait in a busy loop between tasks.
+int bench_team_create(const struct bench_gateway *gateway, struct bench_error *error);
+void bench_team_destroy(void);
+// As one worker, or as all at once. Returns when they are done.
+void bench_team_run_one(bench_task task, void *argument, unsigned int worker);
+void bench_team_run_all(bench_task task, void *argument);
+// In a task of all: returns when all have come here.
+void bench_team_meet(void);
+
 // ---- measure.c ----
 
-// Cycles of the TSC per packet over the rounds; per pair of packets, one each way, with BENCH_BOTH.
+// Cycles of the TSC that a worker takes per packet over the rounds; per pair of packets, one each
+// way, with BENCH_BOTH.
 struct bench_figure {
 	double median, quartile1, quartile3;
 };

@@ -46,31 +46,35 @@ enum bench_path bench_frame_path(enum bench_path path, unsigned int index, unsig
 }
 
 // The same number for the same packet of the same round (the finalizer of MurmurHash3).
-static uint32_t draw(const struct bench_gateway *gateway, unsigned int index)
+static uint32_t draw(const struct bench_frames *frames, unsigned int index)
 {
-	uint32_t word = gateway->round * UINT32_C(0x9e3779b9) + index;
+	uint32_t word = frames->round * UINT32_C(0x9e3779b9) + index;
 	word = (word ^ word >> 16) * UINT32_C(0x85ebca6b);
 	word = (word ^ word >> 13) * UINT32_C(0xc2b2ae35);
 	return word ^ word >> 16;
 }
 
-// The route that leads packet `index` to the far side, or that its source lies on.
-static unsigned int draw_route(const struct bench_gateway *gateway, unsigned int index)
+// The route that leads packet `index` to the far side, or that its source lies on. Workers have
+// routes of their own, and so SAs of their own if there are several.
+static unsigned int draw_route(
+	const struct bench_gateway *gateway, const struct bench_frames *frames, unsigned int index)
 {
-	return draw(gateway, index) % gateway->routes;
+	unsigned int workers = gateway->worker_count;
+	return draw(frames, index) % (gateway->routes / workers) * workers + frames->worker;
 }
 
-static unsigned int draw_sa(
-	const struct bench_gateway *gateway, enum bench_path path, unsigned int index)
+static unsigned int draw_sa(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	enum bench_path path, unsigned int index)
 {
-	return draw_route(gateway, index) % (path == BENCH_ENCAP ? gateway->tunnels : gateway->sas);
+	return draw_route(gateway, frames, index) %
+	       (path == BENCH_ENCAP ? gateway->tunnels : gateway->sas);
 }
 
-static void write_inner(const struct bench_gateway *gateway, uint8_t *data, enum bench_path path,
-	uint32_t size, unsigned int index)
+static void write_inner(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	uint8_t *data, enum bench_path path, uint32_t size, unsigned int index)
 {
 	uint32_t near = RTE_IPV4(10, 1, 0, 1 + index % 250);
-	uint32_t far = bench_route_address(draw_route(gateway, index), index);
+	uint32_t far = bench_route_address(draw_route(gateway, frames, index), index);
 	struct rte_ipv4_hdr ip = {
 		.version_ihl = RTE_IPV4_VHL_DEF,
 		.total_length = rte_cpu_to_be_16((uint16_t)size),
@@ -121,7 +125,8 @@ static int far_encapsulate(
 		call = RTE_MIN(frames->count - i, (unsigned int)BENCH_CALL_MAX);
 		for (unsigned int j = 0; j < call; j++)
 			sas[j] = gateway->far_out[frames->sas[i + j]];
-		refused += esp_encapsulate(gateway->far, frames->packets + i, sas, drops, call);
+		refused += esp_encapsulate(gateway->workers[frames->worker].far,
+			frames->packets + i, sas, drops, call);
 	}
 	return refused == 0 ? 0 : -1;
 }
@@ -134,7 +139,7 @@ static unsigned int first_esp(enum bench_path path, unsigned int count)
 int bench_frames_make(struct bench_gateway *gateway, enum bench_path path, enum bench_size size,
 	struct bench_frames *frames)
 {
-	gateway->round++;
+	frames->round = ++gateway->round;
 	for (unsigned int i = 0; i < frames->count; i++) {
 		enum bench_path way = bench_frame_path(path, i, frames->count);
 		uint32_t bytes = bench_inner_size(size, i);
@@ -142,9 +147,9 @@ int bench_frames_make(struct bench_gateway *gateway, enum bench_path path, enum 
 		reset(frames->packets[i],
 			sizeof(struct rte_ether_hdr) + (way == BENCH_ENCAP ? 0 : OUTER_SIZE),
 			bytes);
-		frames->sas[i] = (uint16_t)draw_sa(gateway, way, i);
-		write_inner(
-			gateway, rte_pktmbuf_mtod(frames->packets[i], uint8_t *), way, bytes, i);
+		frames->sas[i] = (uint16_t)draw_sa(gateway, frames, way, i);
+		write_inner(gateway, frames, rte_pktmbuf_mtod(frames->packets[i], uint8_t *), way,
+			bytes, i);
 	}
 	if (far_encapsulate(gateway, frames, first_esp(path, frames->count)) != 0)
 		return -1;
@@ -156,14 +161,16 @@ int bench_frames_make(struct bench_gateway *gateway, enum bench_path path, enum 
 	return 0;
 }
 
-static int far_decapsulate(const struct bench_gateway *gateway, struct rte_mbuf *packet,
-	unsigned int sa_index, struct bench_error *error)
+static int far_decapsulate(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	unsigned int index, struct bench_error *error)
 {
-	struct esp_sa_in *sa = gateway->far_in[sa_index];
+	struct rte_mbuf *packet = frames->packets[index];
+	struct esp_sa_in *sa = gateway->far_in[frames->sas[index]];
 	const uint8_t traffic_class = 0;
 	uint8_t drop = DROP_NONE;
 	rte_pktmbuf_adj(packet, sizeof(struct rte_ipv4_hdr));
-	if (esp_decapsulate(gateway->far, &packet, &sa, &traffic_class, &drop, 1) != 0)
+	if (esp_decapsulate(gateway->workers[frames->worker].far, &packet, &sa, &traffic_class,
+		    &drop, 1) != 0)
 		return bench_fail(
 			error, "the far side refuses the ESP: %s", drop_reason_sentence(drop));
 	return 0;
@@ -178,13 +185,12 @@ int bench_frames_check(const struct bench_gateway *gateway, enum bench_path path
 		enum bench_path way = bench_frame_path(path, i, frames->count);
 		uint8_t expected[BENCH_INNER_MAX];
 		uint32_t bytes = bench_inner_size(size, i);
-		write_inner(gateway, expected, way, bytes, i);
+		write_inner(gateway, frames, expected, way, bytes, i);
 		if (by_gateway) {
 			packet_ip_decrement_ttl(expected);
 			rte_pktmbuf_adj(packet, sizeof(struct rte_ether_hdr));
 		}
-		if (way == BENCH_ENCAP &&
-			far_decapsulate(gateway, packet, frames->sas[i], error) != 0)
+		if (way == BENCH_ENCAP && far_decapsulate(gateway, frames, i, error) != 0)
 			return -1;
 		if (packet->data_len != bytes ||
 			memcmp(rte_pktmbuf_mtod(packet, void *), expected, bytes) != 0)

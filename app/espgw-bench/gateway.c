@@ -34,19 +34,35 @@ int bench_fail(struct bench_error *error, const char *format, ...)
 	return -1;
 }
 
-// The last core of those that the process may use.
-static int last_core(void)
+// The first worker's core is `wanted`, or (-1) the last one that the process may use; the others'
+// are the last ones left.
+static int choose_cores(struct bench_gateway *gateway, int wanted, struct bench_error *error)
 {
 	cpu_set_t allowed;
 	CPU_ZERO(&allowed);
 	sched_getaffinity(0, sizeof(allowed), &allowed);
-	for (int core = CPU_SETSIZE - 1; core > 0; core--)
+	unsigned int chosen = 0;
+	if (wanted >= 0) {
+		gateway->workers[chosen++].core = wanted;
+		CPU_CLR((size_t)wanted, &allowed);
+	}
+	for (int core = CPU_SETSIZE - 1; core >= 0 && chosen < gateway->worker_count; core--)
 		if (CPU_ISSET((size_t)core, &allowed))
-			return core;
+			gateway->workers[chosen++].core = core;
+	if (chosen < gateway->worker_count)
+		return bench_fail(error, "there are not %u cores", gateway->worker_count);
 	return 0;
 }
 
-static void write_settings(FILE *text, const struct bench_options *options, int core)
+static void write_cores(FILE *text, const struct bench_gateway *gateway)
+{
+	fputs("workers = { cores = [", text);
+	for (unsigned int i = 0; i < gateway->worker_count; i++)
+		fprintf(text, "%s %d", i == 0 ? "" : ",", gateway->workers[i].core);
+	fputs(" ]; };\n", text);
+}
+
+static void write_settings(FILE *text, const struct bench_options *options)
 {
 	unsigned int memory =
 		MEMORY_MB + (options->cold ? MEMORY_COLD_MB : 0) + options->sas / MEMORY_SAS;
@@ -54,10 +70,9 @@ static void write_settings(FILE *text, const struct bench_options *options, int 
 	unsigned int sas = 2 * options->sas + 2;
 	fprintf(text,
 		"gateway = { name = \"bench%d\"; log_level = \"error\"; hugepages = %s;\n"
-		"  memory_mb = %u; max_sas = %u; max_routes = %u; };\n"
-		"workers = { cores = [ %d ]; };\n",
+		"  memory_mb = %u; max_sas = %u; max_routes = %u; };\n",
 		(int)getpid(), options->hugepages ? "true" : "false", memory, sas,
-		options->routes + ROUTES_SPARE, core);
+		options->routes + ROUTES_SPARE);
 }
 
 static void write_ports(FILE *text)
@@ -97,16 +112,17 @@ static void write_tunnels(FILE *text, unsigned int tunnels)
 }
 
 static struct config *make_config(
-	const struct bench_options *options, int core, unsigned int tunnels)
+	const struct bench_gateway *gateway, const struct bench_options *options)
 {
 	char *text = NULL;
 	size_t size;
 	FILE *stream = open_memstream(&text, &size);
 	if (stream == NULL)
 		return NULL;
-	write_settings(stream, options, core);
+	write_settings(stream, options);
+	write_cores(stream, gateway);
 	write_ports(stream);
-	write_tunnels(stream, tunnels);
+	write_tunnels(stream, gateway->tunnels);
 	struct config *config =
 		fclose(stream) == 0 ? config_parse(text, "espgw-bench", stderr) : NULL;
 	free(text);
@@ -147,7 +163,7 @@ static int start_dataplane(struct bench_gateway *gateway, struct bench_error *er
 	return 0;
 }
 
-static int pin_to(int core, struct bench_error *error)
+int bench_pin_to(int core, struct bench_error *error)
 {
 	cpu_set_t one;
 	CPU_ZERO(&one);
@@ -157,25 +173,34 @@ static int pin_to(int core, struct bench_error *error)
 	return 0;
 }
 
-// A context for each cipher that is wanted; by default, for each that the CPU can do.
+static int create_context(struct bench_gateway *gateway, enum bench_cipher cipher, bool wanted,
+	struct bench_error *error)
+{
+	enum esp_crypto crypto =
+		cipher == BENCH_CIPHER_BURST ? ESP_CRYPTO_BURST : ESP_CRYPTO_IPSEC_MB;
+	enum esp_crypto chosen;
+	if (esp_crypto_choose(crypto, &chosen) != ESP_CRYPTO_FINE)
+		return !wanted ? 0
+			       : bench_fail(error,
+					 "--crypto %s: this CPU can't, or the cipher's self-test "
+					 "failed",
+					 bench_ciphers[cipher]);
+	for (unsigned int i = 0; i < gateway->worker_count; i++) {
+		gateway->workers[i].contexts[cipher] = esp_context_create(i, crypto);
+		if (gateway->workers[i].contexts[cipher] == NULL)
+			return bench_fail(error, "no memory for an ESP context");
+	}
+	return 0;
+}
+
+// For each cipher that is wanted; by default, for each that the CPU can do.
 static int create_contexts(
 	struct bench_gateway *gateway, unsigned int wanted, struct bench_error *error)
 {
-	static const enum esp_crypto ciphers[BENCH_CIPHERS] = {
-		[BENCH_CIPHER_BURST] = ESP_CRYPTO_BURST,
-		[BENCH_CIPHER_IPSEC_MB] = ESP_CRYPTO_IPSEC_MB,
-	};
-	for (unsigned int i = 0; i < BENCH_CIPHERS; i++) {
-		enum esp_crypto chosen;
-		if (wanted != 0 && !(wanted >> i & 1))
-			continue;
-		if (esp_crypto_choose(ciphers[i], &chosen) == ESP_CRYPTO_FINE)
-			gateway->contexts[i] = esp_context_create(0, ciphers[i]);
-		else if (wanted != 0)
-			return bench_fail(error,
-				"--crypto %s: this CPU can't, or the cipher's self-test failed",
-				bench_ciphers[i]);
-	}
+	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
+		if ((wanted == 0 || wanted >> i & 1) &&
+			create_context(gateway, i, wanted != 0, error) != 0)
+			return -1;
 	return 0;
 }
 
@@ -186,6 +211,7 @@ int bench_gateway_create(struct bench_gateway *gateway, const struct bench_optio
 		.sas = options->sas,
 		.tunnels = RTE_MIN(options->sas, (unsigned int)CONFIG_TUNNELS),
 		.routes = options->routes,
+		.worker_count = options->workers,
 	};
 	// The gateway makes TAPs, routes and neighbours. In a namespace of their own they disturb
 	// nobody, and go with the process.
@@ -193,23 +219,32 @@ int bench_gateway_create(struct bench_gateway *gateway, const struct bench_optio
 		return bench_fail(error, "can't make a network namespace: %s%s", strerror(errno),
 			errno == EPERM ? "; run it as root" : "");
 	raise_descriptor_limit();
-	int core = options->core < 0 ? last_core() : options->core;
-	gateway->config = make_config(options, core, gateway->tunnels);
+	if (choose_cores(gateway, options->core, error) != 0)
+		return -1;
+	gateway->config = make_config(gateway, options);
 	if (gateway->config == NULL)
 		return bench_fail(error, "the configuration is refused");
 	if (start_dataplane(gateway, error) != 0 || bench_sas_create(gateway, error) != 0 ||
 		bench_routes_create(gateway, error) != 0 ||
 		create_contexts(gateway, options->ciphers, error) != 0)
 		return -1;
-	return pin_to(core, error);
+	return bench_pin_to(gateway->workers[0].core, error);
+}
+
+static void destroy_contexts(struct bench_gateway *gateway)
+{
+	for (unsigned int i = 0; i < gateway->worker_count; i++) {
+		struct bench_gateway_worker *worker = &gateway->workers[i];
+		if (worker->own != NULL)
+			dataplane_worker_set_context(gateway->dataplane, i, worker->own);
+		for (unsigned int j = 0; j < BENCH_CIPHERS; j++)
+			esp_context_destroy(worker->contexts[j]);
+	}
 }
 
 void bench_gateway_destroy(struct bench_gateway *gateway)
 {
-	if (gateway->own != NULL)
-		dataplane_worker_set_context(gateway->dataplane, 0, gateway->own);
-	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
-		esp_context_destroy(gateway->contexts[i]);
+	destroy_contexts(gateway);
 	bench_sas_destroy(gateway);
 	dataplane_destroy(gateway->dataplane);
 	free(gateway->tops);
@@ -220,24 +255,25 @@ void bench_gateway_destroy(struct bench_gateway *gateway)
 	config_free(gateway->config);
 }
 
-void bench_gateway_use(struct bench_gateway *gateway, enum bench_cipher cipher)
+void bench_gateway_use(struct bench_gateway *gateway, unsigned int worker, enum bench_cipher cipher)
 {
+	struct bench_gateway_worker *user = &gateway->workers[worker];
 	struct esp_context *before =
-		dataplane_worker_set_context(gateway->dataplane, 0, gateway->contexts[cipher]);
-	if (gateway->own == NULL)
-		gateway->own = before;
+		dataplane_worker_set_context(gateway->dataplane, worker, user->contexts[cipher]);
+	if (user->own == NULL)
+		user->own = before;
 }
 
-int bench_gateway_pass(struct bench_gateway *gateway, enum bench_path path,
+int bench_gateway_pass(struct bench_gateway *gateway, unsigned int worker, enum bench_path path,
 	struct rte_mbuf **packets, unsigned int count)
 {
 	unsigned int in = path == BENCH_ENCAP ? BENCH_INSIDE : BENCH_OUTSIDE;
 	unsigned int out = path == BENCH_ENCAP ? BENCH_OUTSIDE : BENCH_INSIDE;
 	struct rte_mbuf *frames[2 * BENCH_CALL_MAX];
 	memcpy(frames, packets, count * sizeof(frames[0])); // as a driver hands them out
-	dataplane_worker_receive(gateway->dataplane, 0, in, frames, count);
-	gateway->received[in] += count;
-	return dataplane_worker_output(gateway->dataplane, 0, out, frames) == count ? 0 : -1;
+	dataplane_worker_receive(gateway->dataplane, worker, in, frames, count);
+	gateway->workers[worker].received[in] += count;
+	return dataplane_worker_output(gateway->dataplane, worker, out, frames) == count ? 0 : -1;
 }
 
 static int check_source(const struct telemetry *telemetry, const char *name, unsigned int source,
@@ -260,9 +296,13 @@ static int check_source(const struct telemetry *telemetry, const char *name, uns
 int bench_gateway_check(const struct bench_gateway *gateway, struct bench_error *error)
 {
 	const struct telemetry *telemetry = dataplane_telemetry(gateway->dataplane);
-	for (unsigned int port = 0; port < BENCH_PORTS; port++)
-		if (check_source(telemetry, gateway->config->ports[port].name, port,
-			    gateway->received[port], error) != 0)
+	for (unsigned int port = 0; port < BENCH_PORTS; port++) {
+		uint64_t received = 0;
+		for (unsigned int i = 0; i < gateway->worker_count; i++)
+			received += gateway->workers[i].received[port];
+		if (check_source(telemetry, gateway->config->ports[port].name, port, received,
+			    error) != 0)
 			return -1;
+	}
 	return 0;
 }

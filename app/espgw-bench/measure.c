@@ -20,16 +20,26 @@
 #define L2_DEFAULT       (2L << 20) // where the system does not say
 #define COLD_TIMES       4          // the working set is so many times the L2 cache
 
+// What one worker works on.
+struct bench_worker {
+	struct bench_frames frames, raw_frames; // made anew for each row, in arrays that stay
+	struct bench_raw raw;
+	double cycles; // of its last pass, over all frames
+	int result;
+} __rte_cache_aligned;
+
 struct bench {
 	struct bench_gateway *gateway;
 	const struct bench_options *options;
 	unsigned int ways; // bits of what is measured
 	struct rte_mempool *pool;
-	struct bench_frames frames, raw_frames; // made anew for each row, in arrays that stay
-	struct bench_raw raw;
+	struct bench_worker workers[BENCH_WORKERS_MAX];
 	struct bench_rte_ipsec rte_ipsec;
 	double *cycles[BENCH_WAYS]; // [rounds]
 	uint64_t begun, shown;      // TSC
+	// What the workers' tasks are about.
+	const struct bench_row *row;
+	enum bench_way way;
 };
 
 // Neither clock reading lets work of the other side of it overlap: all stores are done before the
@@ -80,105 +90,150 @@ static bool is_raw(enum bench_way way)
 	return way >= BENCH_RAW_BURST;
 }
 
-// New frames for this way. Untimed.
-static int prepare(struct bench *bench, enum bench_way way, const struct bench_row *row)
+// A task: new frames for this way, untimed. They are then in the cache of the worker's core.
+static void prepare(void *argument, unsigned int index)
 {
-	if (is_raw(way)) {
-		bench_raw_make(&bench->raw, row->size, &bench->raw_frames);
-		return 0;
+	struct bench *bench = argument;
+	struct bench_worker *worker = &bench->workers[index];
+	const struct bench_row *row = bench->row;
+	worker->result = 0;
+	if (is_raw(bench->way)) {
+		bench_raw_make(&worker->raw, row->size, &worker->raw_frames);
+		return;
 	}
-	if (way != BENCH_RTE_IPSEC)
-		bench_gateway_use(bench->gateway, (enum bench_cipher)(way - BENCH_ESPGW_BURST));
-	if (bench_frames_make(bench->gateway, row->path, row->size, &bench->frames) != 0)
-		return -1;
-	if (way == BENCH_RTE_IPSEC)
-		bench_rte_ipsec_prepare(&bench->rte_ipsec, row->path, &bench->frames);
-	return 0;
+	if (bench->way != BENCH_RTE_IPSEC)
+		bench_gateway_use(
+			bench->gateway, index, (enum bench_cipher)(bench->way - BENCH_ESPGW_BURST));
+	worker->result = bench_frames_make(bench->gateway, row->path, row->size, &worker->frames);
+	if (bench->way == BENCH_RTE_IPSEC)
+		bench_rte_ipsec_prepare(&bench->rte_ipsec, row->path, &worker->frames);
 }
 
 // One call, count <= BENCH_CALL_MAX (raw: BENCH_BURST_MAX).
-static int pass_call(struct bench *bench, enum bench_way way, enum bench_path path,
+static int pass_call(struct bench *bench, unsigned int index, enum bench_path path,
 	unsigned int begin, unsigned int count)
 {
-	switch (way) {
+	struct bench_worker *worker = &bench->workers[index];
+	switch (bench->way) {
 	case BENCH_RTE_IPSEC:
-		return bench_rte_ipsec_pass(&bench->rte_ipsec, &bench->frames, begin, count);
+		return bench_rte_ipsec_pass(&bench->rte_ipsec, &worker->frames, begin, count);
 	case BENCH_RAW_BURST:
 	case BENCH_RAW_IPSEC_MB:
-		bench_raw_pass(&bench->raw, (enum bench_cipher)(way - BENCH_RAW_BURST), path, begin,
-			count);
+		bench_raw_pass(&worker->raw, (enum bench_cipher)(bench->way - BENCH_RAW_BURST),
+			path, begin, count);
 		return 0;
 	default:
 		return bench_gateway_pass(
-			bench->gateway, path, bench->frames.packets + begin, count);
+			bench->gateway, index, path, worker->frames.packets + begin, count);
 	}
 }
 
-static int pass_burst(struct bench *bench, enum bench_way way, enum bench_path path,
+static int pass_burst(struct bench *bench, unsigned int index, enum bench_path path,
 	unsigned int begin, unsigned int count)
 {
-	unsigned int call = is_raw(way) ? count : RTE_MIN(count, (unsigned int)BENCH_CALL_MAX);
+	unsigned int call =
+		is_raw(bench->way) ? count : RTE_MIN(count, (unsigned int)BENCH_CALL_MAX);
 	int result = 0;
 	for (unsigned int i = 0; i < count; i += call)
-		result |= pass_call(bench, way, path, begin + i, call);
+		result |= pass_call(bench, index, path, begin + i, call);
 	return result;
 }
 
 // All frames once.
-static int pass(struct bench *bench, enum bench_way way, const struct bench_row *row)
+static int pass(struct bench *bench, unsigned int index)
 {
-	unsigned int burst = bench_bursts[row->burst];
-	unsigned int second = row->path == BENCH_BOTH ? bench->frames.count / 2 : 0;
-	unsigned int end = bench->frames.count - second;
+	const struct bench_row *row = bench->row;
+	unsigned int burst = bench_bursts[row->burst], frames = bench->workers[index].frames.count;
+	unsigned int second = row->path == BENCH_BOTH ? frames / 2 : 0;
+	unsigned int end = frames - second;
 	int result = 0;
 	for (unsigned int i = 0; i < end; i += burst) {
 		unsigned int count = RTE_MIN(burst, end - i);
 		if (second == 0) {
-			result |= pass_burst(bench, way, row->path, i, count);
+			result |= pass_burst(bench, index, row->path, i, count);
 			continue;
 		}
-		result |= pass_burst(bench, way, BENCH_ENCAP, i, count);
-		result |= pass_burst(bench, way, BENCH_DECAP, second + i, count);
+		result |= pass_burst(bench, index, BENCH_ENCAP, i, count);
+		result |= pass_burst(bench, index, BENCH_DECAP, second + i, count);
 	}
 	return result;
 }
 
-// One round: every way once. cycles[way]: of one packet, or of a pair of packets each way.
+// A task of all workers at once.
+static void pass_timed(void *argument, unsigned int index)
+{
+	struct bench *bench = argument;
+	struct bench_worker *worker = &bench->workers[index];
+	bench_team_meet();
+	uint64_t begin = start_clock();
+	int result = pass(bench, index);
+	uint64_t end = stop_clock();
+	worker->result = result;
+	worker->cycles = (double)(end - begin);
+}
+
+// The cycles of all workers together.
+static int run_way(struct bench *bench, const struct bench_row *row, enum bench_way way,
+	double *cycles, struct bench_error *error)
+{
+	unsigned int workers = bench->options->workers;
+	bench->row = row;
+	bench->way = way;
+	// One after the other: the far side's SAs number their packets in this order.
+	for (unsigned int i = 0; i < workers; i++) {
+		bench_team_run_one(prepare, bench, i);
+		if (bench->workers[i].result != 0)
+			return bench_fail(error, "the far side can't send: its SA is at an end");
+	}
+	bench_team_run_all(pass_timed, bench);
+	*cycles = 0;
+	for (unsigned int i = 0; i < workers; i++) {
+		if (bench->workers[i].result != 0)
+			return bench_fail(error, "%s did not send all packets", bench_ways[way]);
+		*cycles += bench->workers[i].cycles;
+	}
+	return 0;
+}
+
+// One round: every way once. cycles[way]: a worker's, of one packet or of a pair of packets each
+// way.
 static int run_round(struct bench *bench, const struct bench_row *row, double cycles[BENCH_WAYS],
 	struct bench_error *error)
 {
-	unsigned int units = bench->frames.count / (row->path == BENCH_BOTH ? 2 : 1);
+	unsigned int units = bench->options->workers * bench->workers[0].frames.count /
+			     (row->path == BENCH_BOTH ? 2 : 1);
 	for (unsigned int way = 0; way < BENCH_WAYS; way++) {
 		if (!(bench->ways >> way & 1))
 			continue;
-		if (prepare(bench, way, row) != 0)
-			return bench_fail(error, "the far side can't send: its SA is at an end");
-		uint64_t begin = start_clock();
-		int result = pass(bench, way, row);
-		uint64_t end = stop_clock();
-		if (result != 0)
-			return bench_fail(error, "%s did not send all packets", bench_ways[way]);
-		cycles[way] = (double)(end - begin) / units;
+		if (run_way(bench, row, way, &cycles[way], error) != 0)
+			return -1;
+		cycles[way] /= units;
 	}
 	return 0;
+}
+
+static void set_count(struct bench *bench, unsigned int count)
+{
+	for (unsigned int i = 0; i < bench->options->workers; i++)
+		bench->workers[i].frames.count = bench->workers[i].raw_frames.count = count;
 }
 
 // A few packets more, looked at byte by byte.
 static int check_row(struct bench *bench, const struct bench_row *row, struct bench_error *error)
 {
-	unsigned int count = bench->frames.count;
+	unsigned int count = bench->workers[0].frames.count;
+	double ignored;
 	int result = 0;
-	bench->frames.count = BENCH_CALL_MAX;
+	set_count(bench, BENCH_CALL_MAX);
 	for (unsigned int way = 0; way < BENCH_WAYS && result == 0; way++) {
 		if (!(bench->ways >> way & 1) || is_raw(way))
 			continue;
-		if (prepare(bench, way, row) != 0 || pass(bench, way, row) != 0)
-			result = bench_fail(error, "%s did not send all packets", bench_ways[way]);
-		else
+		result = run_way(bench, row, way, &ignored, error);
+		for (unsigned int i = 0; i < bench->options->workers && result == 0; i++)
 			result = bench_frames_check(bench->gateway, row->path, row->size,
-				&bench->frames, way != BENCH_RTE_IPSEC, error);
+				&bench->workers[i].frames, way != BENCH_RTE_IPSEC, error);
 	}
-	bench->frames.count = count;
+	set_count(bench, count);
 	return result;
 }
 
@@ -268,21 +323,25 @@ static int create_buffers(struct bench *bench, enum bench_size size, struct benc
 			bench_sizes[size], bytes);
 	if (wanted != 0)
 		bytes = wanted;
-	bench->frames.count = bench->raw_frames.count = count;
+	unsigned int workers = bench->options->workers;
+	set_count(bench, count);
 	bench->pool = rte_pktmbuf_pool_create(
-		"bench", 2 * count, 0, 0, (uint16_t)bytes, (int)rte_socket_id());
-	if (bench->pool == NULL ||
-		rte_pktmbuf_alloc_bulk(bench->pool, bench->frames.packets, count) != 0 ||
-		rte_pktmbuf_alloc_bulk(bench->pool, bench->raw_frames.packets, count) != 0)
-		return bench_fail(error, "no memory for the buffers");
-	return 0;
+		"bench", 2 * workers * count, 0, 0, (uint16_t)bytes, (int)rte_socket_id());
+	bool complete = bench->pool != NULL;
+	for (unsigned int i = 0; complete && i < workers; i++) {
+		struct bench_worker *worker = &bench->workers[i];
+		complete =
+			rte_pktmbuf_alloc_bulk(bench->pool, worker->frames.packets, count) == 0 &&
+			rte_pktmbuf_alloc_bulk(bench->pool, worker->raw_frames.packets, count) == 0;
+	}
+	return complete ? 0 : bench_fail(error, "no memory for the buffers");
 }
 
 static int measure_row(struct bench *bench, struct bench_result *result, unsigned int index,
 	struct bench_error *error)
 {
 	int status = create_buffers(bench, result->rows[index].size, error);
-	result->frames = RTE_MAX(result->frames, bench->frames.count);
+	result->frames = RTE_MAX(result->frames, bench->workers[0].frames.count);
 	if (status == 0)
 		status = run_rounds(bench, result, index, error);
 	rte_mempool_free(bench->pool);
@@ -292,32 +351,44 @@ static int measure_row(struct bench *bench, struct bench_result *result, unsigne
 
 // ---- All of them ----
 
-static int create_arrays(struct bench *bench, unsigned int frames, struct bench_error *error)
+static int create_worker(
+	struct bench *bench, unsigned int index, unsigned int frames, struct bench_error *error)
 {
-	bool complete = true;
+	struct bench_worker *worker = &bench->workers[index];
+	worker->frames.worker = worker->raw_frames.worker = index;
+	worker->frames.packets = calloc(frames, sizeof(struct rte_mbuf *));
+	worker->raw_frames.packets = calloc(frames, sizeof(struct rte_mbuf *));
+	// The raw ciphers use the keys of the frames.
+	worker->frames.sas = worker->raw_frames.sas = calloc(frames, sizeof(*worker->frames.sas));
+	if (worker->frames.packets == NULL || worker->raw_frames.packets == NULL ||
+		worker->frames.sas == NULL)
+		return bench_fail(error, "no memory for %u packets", frames);
+	return bench_raw_create(&worker->raw, bench->options->sas, frames, error);
+}
+
+static int create_rounds(struct bench *bench, struct bench_error *error)
+{
 	for (unsigned int way = 0; way < BENCH_WAYS; way++) {
 		bench->cycles[way] = calloc(bench->options->rounds, sizeof(*bench->cycles[way]));
-		complete &= bench->cycles[way] != NULL;
+		if (bench->cycles[way] == NULL)
+			return bench_fail(error, "no memory for %u rounds", bench->options->rounds);
 	}
-	bench->frames.packets = calloc(frames, sizeof(struct rte_mbuf *));
-	bench->raw_frames.packets = calloc(frames, sizeof(struct rte_mbuf *));
-	// The raw ciphers use the keys of the frames.
-	bench->frames.sas = bench->raw_frames.sas = calloc(frames, sizeof(*bench->frames.sas));
-	if (!complete || bench->frames.packets == NULL || bench->raw_frames.packets == NULL ||
-		bench->frames.sas == NULL)
-		return bench_fail(error, "no memory for %u rounds", bench->options->rounds);
 	return 0;
 }
 
 static void destroy(struct bench *bench)
 {
+	bench_team_destroy();
 	for (unsigned int way = 0; way < BENCH_WAYS; way++)
 		free(bench->cycles[way]);
-	free(bench->frames.packets);
-	free(bench->raw_frames.packets);
-	free(bench->frames.sas);
 	bench_rte_ipsec_destroy(&bench->rte_ipsec);
-	bench_raw_destroy(&bench->raw);
+	for (unsigned int i = 0; i < bench->options->workers; i++) {
+		struct bench_worker *worker = &bench->workers[i];
+		free(worker->frames.packets);
+		free(worker->raw_frames.packets);
+		free(worker->frames.sas);
+		bench_raw_destroy(&worker->raw);
+	}
 }
 
 static int create_rte_ipsec(struct bench *bench, unsigned int frames, struct bench_error *error)
@@ -339,10 +410,12 @@ static int create(struct bench *bench, struct bench_error *error)
 		frames = RTE_MAX(frames, count_frames(bench->options, size));
 	bench->ways = 1u << BENCH_RAW_IPSEC_MB;
 	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
-		if (bench->gateway->contexts[i] != NULL)
+		if (bench->gateway->workers[0].contexts[i] != NULL)
 			bench->ways |= 1u << (BENCH_ESPGW_BURST + i) | 1u << (BENCH_RAW_BURST + i);
-	if (create_arrays(bench, frames, error) != 0 ||
-		bench_raw_create(&bench->raw, bench->options->sas, frames, error) != 0)
+	for (unsigned int i = 0; i < bench->options->workers; i++)
+		if (create_worker(bench, i, frames, error) != 0)
+			return -1;
+	if (create_rounds(bench, error) != 0 || bench_team_create(bench->gateway, error) != 0)
 		return -1;
 	return bench->options->rte_ipsec ? create_rte_ipsec(bench, frames, error) : 0;
 }

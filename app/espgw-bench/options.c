@@ -37,6 +37,7 @@ static const char help[] =
 	"  --burst BURST    32 or 256 (default: both); the gateway takes 256 as four calls of 64\n"
 	"  --crypto CIPHER  burst or ipsec-mb (default: those that the CPU can do)\n"
 	"  --no-rte-ipsec   leave DPDK's rte_ipsec out\n"
+	"  --workers N      1 or 2 (default: 1), each on a core of its own; without rte_ipsec\n"
 	"  --sas N          SAs each way, 1 to 10000 (default: 1); packets use them at random;\n"
 	"                   over 4096 with --path decap only, as each tunnel sends by one SA\n"
 	"  --routes N       routes to the far side, 10 to 1000000 (default: 10, or as many as\n"
@@ -72,6 +73,7 @@ enum {
 	OPTION_BURST,
 	OPTION_CRYPTO,
 	OPTION_NO_RTE_IPSEC,
+	OPTION_WORKERS,
 	OPTION_SAS,
 	OPTION_ROUTES,
 	OPTION_COLD,
@@ -90,6 +92,7 @@ static const struct option long_options[] = {
 	{"burst", required_argument, NULL, OPTION_BURST},
 	{"crypto", required_argument, NULL, OPTION_CRYPTO},
 	{"no-rte-ipsec", no_argument, NULL, OPTION_NO_RTE_IPSEC},
+	{"workers", required_argument, NULL, OPTION_WORKERS},
 	{"sas", required_argument, NULL, OPTION_SAS},
 	{"routes", required_argument, NULL, OPTION_ROUTES},
 	{"cold", no_argument, NULL, OPTION_COLD},
@@ -171,6 +174,8 @@ static bool take_value(int option, struct bench_options *options)
 {
 	unsigned int core;
 	switch (option) {
+	case OPTION_WORKERS:
+		return take_count("workers", 1, BENCH_WORKERS_MAX, &options->workers);
 	case OPTION_SAS:
 		return take_count("sas", 1, BENCH_SAS_MAX, &options->sas);
 	case OPTION_ROUTES:
@@ -231,6 +236,13 @@ static bool complete(struct bench_options *options)
 			options->sas);
 		return false;
 	}
+	if (options->workers > 1)
+		options->rte_ipsec = false; // one thread at a time may use an inbound SA of its
+	if (options->cold && options->sas < options->workers) {
+		fprintf(stderr, "espgw-bench: --cold: two workers need two SAs, or the packets of "
+				"one are too old for the window\n");
+		return false;
+	}
 	if (options->sas > CONFIG_TUNNELS && options->paths != 1u << BENCH_DECAP) {
 		fprintf(stderr,
 			"espgw-bench: --sas %u: over %d with --path decap only; each tunnel sends "
@@ -249,7 +261,7 @@ static struct bench_options stop_with(int status)
 struct bench_options bench_options_parse(int argc, char **argv)
 {
 	struct bench_options options = {
-		.core = -1, .sas = 1, .rte_ipsec = true, .rounds = ROUNDS_DEFAULT};
+		.core = -1, .workers = 1, .sas = 1, .rte_ipsec = true, .rounds = ROUNDS_DEFAULT};
 	bool right = true;
 	int option;
 	while (right && (option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {

@@ -77,7 +77,7 @@ void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct be
 static inline __attribute__((always_inline)) void run(
 	const struct gcm_job *jobs, aes_gcm_enc_dec_t pass, unsigned int count)
 {
-	struct gcm_context_data context;
+	struct gcm_context_data context __rte_cache_aligned;
 	for (unsigned int i = 0; i < count; i++)
 		pass(&jobs[i].key->schedule, &context, jobs[i].data, jobs[i].data, jobs[i].length,
 			jobs[i].nonce, jobs[i].aad, ESP_HEADER_SIZE, jobs[i].tag, ESP_ICV_SIZE);

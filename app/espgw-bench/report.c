@@ -70,21 +70,23 @@ static void print_head(const struct bench_result *result, const struct bench_opt
 	printf("espgw:  %s, %s, memory %s hugepages\n", ESPGW_VERSION, rte_version(),
 		options->hugepages ? "from" : "without");
 	printf("cipher: ipsec-mb %s, %s\n", imb_get_version_str(), machine.cipher);
-	printf("load:   SAs each way: %u, routes: %u, packets of a round: %s%u\n", options->sas,
-		options->routes, options->cold ? "cold in L2, up to " : "", result->frames);
+	printf("load:   workers: %u, SAs each way: %u, routes: %u, packets of a round: %s%u\n",
+		options->workers, options->sas, options->routes,
+		options->cold ? "cold in L2, up to " : "", result->frames);
 	puts("\nTSC cycles per packet (both: per two packets, one each way): medians of the "
 	     "rounds,\n"
 	     "quartiles, their spread in % of the median; over and ratio: beside raw/ipsec-mb;\n"
-	     "Mpps of one core\n");
+	     "Mpps of all workers\n");
 	printf("%-6s %5s %6s %7s  %-14s %8s %8s %8s %7s %8s %6s %7s\n", "path", "size", "burst",
 		"rounds", "way", "cycles", "q1", "q3", "spread", "over", "ratio", "Mpps");
 }
 
-static void print_line(const struct bench_row *row, enum bench_way way, bool refused, double mhz)
+static void print_line(const struct bench_row *row, enum bench_way way, bool refused,
+	unsigned int workers, double mhz)
 {
 	const struct bench_figure *figure = &row->cycles[way];
 	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
-	double packets = row->path == BENCH_BOTH ? 2 : 1;
+	double packets = (row->path == BENCH_BOTH ? 2 : 1) * workers;
 	printf("%-6s %5s %6u %7u  %-14s ", bench_paths[row->path], bench_sizes[row->size],
 		bench_bursts[row->burst], row->rounds, bench_ways[way]);
 	if (refused)
@@ -105,7 +107,7 @@ void bench_report_table(const struct bench_result *result, const struct bench_op
 		bool refused = !options->allow_noise && bench_row_is_noisy(result, row);
 		for (unsigned int way = 0; way < BENCH_WAYS; way++)
 			if (result->ways >> way & 1)
-				print_line(row, way, refused, mhz);
+				print_line(row, way, refused, options->workers, mhz);
 	}
 }
 
@@ -148,10 +150,10 @@ int bench_report_json(const struct bench_result *result, const struct bench_opti
 	json_t *rows = json_array();
 	for (unsigned int i = 0; i < result->count; i++)
 		json_array_append_new(rows, row_object(result, &result->rows[i], options));
-	json_t *report =
-		json_pack("{s:o, s:{s:i, s:i, s:b, s:i}, s:o}", "machine", machine_object(options),
-			"load", "sas", (int)options->sas, "routes", (int)options->routes, "cold",
-			options->cold, "packets", (int)result->frames, "rows", rows);
+	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
+		machine_object(options), "load", "workers", (int)options->workers, "sas",
+		(int)options->sas, "routes", (int)options->routes, "cold", options->cold, "packets",
+		(int)result->frames, "rows", rows);
 	if (report == NULL)
 		return -1;
 	int failed = json_dumpf(report, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));

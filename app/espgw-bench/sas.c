@@ -68,7 +68,7 @@ static struct esp_sa_out *create_far_out(const struct bench_gateway *gateway, un
 		.spi = bench_sa_spi(true, index),
 		.source = config->customer_endpoint,
 		.destination = config->gateway_endpoint,
-		.workers = 1,
+		.workers = gateway->worker_count,
 	};
 	bench_sa_key(true, index, parameters.key);
 	memcpy(parameters.salt, bench_sa_salt, sizeof(parameters.salt));
@@ -76,9 +76,10 @@ static struct esp_sa_out *create_far_out(const struct bench_gateway *gateway, un
 }
 
 // Without a window: it takes what the gateway and rte_ipsec number alike.
-static struct esp_sa_in *create_far_in(unsigned int index)
+static struct esp_sa_in *create_far_in(const struct bench_gateway *gateway, unsigned int index)
 {
-	struct esp_sa_in_parameters parameters = {.spi = bench_sa_spi(false, index), .workers = 1};
+	struct esp_sa_in_parameters parameters = {
+		.spi = bench_sa_spi(false, index), .workers = gateway->worker_count};
 	bench_sa_key(false, index, parameters.key);
 	memcpy(parameters.salt, bench_sa_salt, sizeof(parameters.salt));
 	return esp_sa_in_create(&parameters);
@@ -87,15 +88,18 @@ static struct esp_sa_in *create_far_in(unsigned int index)
 static int create_far_side(struct bench_gateway *gateway, struct bench_error *error)
 {
 	bool complete = true;
-	gateway->far = esp_context_create(0, ESP_CRYPTO_AUTO);
+	for (unsigned int i = 0; i < gateway->worker_count; i++) {
+		gateway->workers[i].far = esp_context_create(i, ESP_CRYPTO_AUTO);
+		complete &= gateway->workers[i].far != NULL;
+	}
 	gateway->far_out = calloc(gateway->sas, sizeof(struct esp_sa_out *));
 	gateway->far_in = calloc(gateway->tunnels, sizeof(struct esp_sa_in *));
-	if (gateway->far == NULL || gateway->far_out == NULL || gateway->far_in == NULL)
+	if (!complete || gateway->far_out == NULL || gateway->far_in == NULL)
 		return bench_fail(error, "no memory for the far side");
 	for (unsigned int i = 0; i < gateway->sas; i++)
 		complete &= (gateway->far_out[i] = create_far_out(gateway, i)) != NULL;
 	for (unsigned int i = 0; i < gateway->tunnels; i++)
-		complete &= (gateway->far_in[i] = create_far_in(i)) != NULL;
+		complete &= (gateway->far_in[i] = create_far_in(gateway, i)) != NULL;
 	return complete ? 0 : bench_fail(error, "no memory for the far side's SAs");
 }
 
@@ -122,7 +126,8 @@ void bench_sas_destroy(struct bench_gateway *gateway)
 		esp_sa_in_destroy(gateway->far_in[i]);
 	free(gateway->far_out);
 	free(gateway->far_in);
-	esp_context_destroy(gateway->far);
+	for (unsigned int i = 0; i < gateway->worker_count; i++)
+		esp_context_destroy(gateway->workers[i].far);
 }
 
 static uint8_t route_length(unsigned int index)

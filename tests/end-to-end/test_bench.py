@@ -70,7 +70,8 @@ def test_all_rows_as_json(ways):
     assert machine["tsc_mhz"] > 100
     assert machine["dpdk"].startswith("DPDK")
     assert machine["ipsec_mb"]
-    assert result["load"] == {"sas": 1, "routes": 10, "cold": False, "packets": 768}
+    load = {"workers": 1, "sas": 1, "routes": 10, "cold": False, "packets": 768}
+    assert result["load"] == load
 
     expected = {
         (path, size, burst)
@@ -130,6 +131,20 @@ def test_loads(arguments, load):
         check_row(row)
     if load.get("cold"):
         assert result["load"]["packets"] > 4 * 768
+
+
+@needs_root
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize("sas", [1, 2, 7])
+def test_two_workers(sas):
+    """On one SA, or on SAs of their own; every packet comes out right, and is counted."""
+    paths = ["--path", "encap", "--path", "decap", "--path", "both"]
+    result = run_measurement("--workers", "2", "--sas", str(sas), "--size", "imix", *paths)
+    assert result["load"]["workers"] == 2
+    assert len(result["rows"]) == 6
+    for row in result["rows"]:
+        assert "rte_ipsec" not in row["ways"]
+        check_row(row)
 
 
 @needs_root
@@ -202,6 +217,8 @@ def test_two_at_once_do_not_meet():
         (["--size", "65"], "--size 65: it must be 64, 256, 512, 1024, 1400 or imix"),
         (["--path", "all"], "--path all: it must be encap, decap or both"),
         (["--crypto", "auto"], "--crypto auto: it must be burst or ipsec-mb"),
+        (["--workers", "3"], "--workers 3: it must be a number from 1 to 2"),
+        (["--workers", "2", "--cold"], "--cold: two workers need two SAs"),
         (["--sas", "0"], "--sas 0: it must be a number from 1 to 10000"),
         (["--routes", "9"], "--routes 9: it must be a number from 10 to 1000000"),
         (["--sas", "20", "--routes", "10"], "--routes 10: fewer than SAs (20)"),
@@ -222,7 +239,7 @@ def test_wrong_arguments_are_told(arguments, message):
 def test_help():
     done = run_bench("--help")
     assert done.returncode == 0
-    options = "path size burst crypto no-rte-ipsec sas routes cold rounds seconds allow-noise json"
+    options = "path size burst crypto no-rte-ipsec workers sas routes cold rounds seconds allow-noise json"
     for option in options.split():
         assert f"--{option} " in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 100
