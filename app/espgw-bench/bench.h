@@ -128,8 +128,6 @@ int bench_gateway_pass(struct bench_gateway *gateway, unsigned int worker, enum 
 	struct rte_mbuf **packets, unsigned int count);
 void bench_gateway_use(
 	struct bench_gateway *gateway, unsigned int worker, enum bench_cipher cipher);
-// Pins the calling thread.
-int bench_pin_to(int core, struct bench_error *error);
 // Whether the gateway's counters tell of exactly the frames that it was given, all forwarded.
 int bench_gateway_check(const struct bench_gateway *gateway, struct bench_error *error);
 

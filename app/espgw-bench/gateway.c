@@ -163,7 +163,7 @@ static int start_dataplane(struct bench_gateway *gateway, struct bench_error *er
 	return 0;
 }
 
-int bench_pin_to(int core, struct bench_error *error)
+static int pin_to(int core, struct bench_error *error)
 {
 	cpu_set_t one;
 	CPU_ZERO(&one);
@@ -228,7 +228,7 @@ int bench_gateway_create(struct bench_gateway *gateway, const struct bench_optio
 		bench_routes_create(gateway, error) != 0 ||
 		create_contexts(gateway, options->ciphers, error) != 0)
 		return -1;
-	return bench_pin_to(gateway->workers[0].core, error);
+	return pin_to(gateway->workers[0].core, error);
 }
 
 static void destroy_contexts(struct bench_gateway *gateway)

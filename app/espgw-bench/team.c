@@ -5,6 +5,7 @@
 // worker polls its queues: no system call disturbs what is measured.
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include <rte_pause.h>
@@ -13,7 +14,6 @@
 
 struct member {
 	unsigned int worker;
-	int core;
 	pthread_t thread;
 	bool started;
 	_Atomic(bench_task) task; // NULL = nothing to do
@@ -28,8 +28,6 @@ static _Atomic unsigned int arrivals __rte_cache_aligned; // counts on over all 
 static void *serve(void *argument)
 {
 	struct member *self = argument;
-	struct bench_error ignored;
-	bench_pin_to(self->core, &ignored); // the first one of that core could be pinned, too
 	while (!atomic_load(&self->stop)) {
 		bench_task task = atomic_load_explicit(&self->task, memory_order_acquire);
 		if (task != NULL) {
@@ -41,15 +39,30 @@ static void *serve(void *argument)
 	return NULL;
 }
 
+static int start(struct member *member, int core)
+{
+	cpu_set_t one;
+	pthread_attr_t attributes;
+	CPU_ZERO(&one);
+	CPU_SET((size_t)core, &one);
+	if (pthread_attr_init(&attributes) != 0)
+		return -1;
+	int result = pthread_attr_setaffinity_np(&attributes, sizeof(one), &one);
+	if (result == 0)
+		result = pthread_create(&member->thread, &attributes, serve, member);
+	pthread_attr_destroy(&attributes);
+	return result;
+}
+
 int bench_team_create(const struct bench_gateway *gateway, struct bench_error *error)
 {
 	team_size = gateway->worker_count;
 	for (unsigned int i = 1; i < team_size; i++) {
 		members[i].worker = i;
-		members[i].core = gateway->workers[i].core;
-		if (pthread_create(&members[i].thread, NULL, serve, &members[i]) != 0)
-			return bench_fail(error, "no thread for worker %u", i);
-		members[i].started = true;
+		members[i].started = start(&members[i], gateway->workers[i].core) == 0;
+		if (!members[i].started)
+			return bench_fail(error, "worker %u does not start on core %d", i,
+				gateway->workers[i].core);
 	}
 	return 0;
 }
