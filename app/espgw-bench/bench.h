@@ -1,35 +1,55 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// What the files of espgw-bench share. A row of the result is one path (encap or decap), one size
-// and one burst; each of its rounds sends every frame once through the gateway, then every payload
-// once through ipsec-mb's own call. Making the frames is not timed.
+// What the files of espgw-bench share. A row of the result is one path, one size and one burst. It
+// is measured in several ways: the gateway with either cipher, DPDK's rte_ipsec, and the ciphers
+// alone. Each round of a row sends every frame once in each way. Making the frames is not timed.
 
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <intel-ipsec-mb.h>
 #include <rte_mbuf.h>
 
 #include "esp/esp.h"
+#include "esp/gcm.h"
 
-// Frames of a round, each in a buffer of its own. So many that no frame is in the L1 cache any more
-// when its turn comes, and so few that those of 1400 bytes stay in 2 MB of L2. A multiple of 12
-// (the mix) and of 64.
-#define BENCH_FRAMES    768
-#define BENCH_BURST_MAX 256
-#define BENCH_CALL_MAX  64 // what the gateway takes at once
-#define BENCH_INNER_MAX 1400
+// Frames of a round are a multiple of this, each in a buffer of its own: both halves of it hold
+// whole mixes (12 packets) and whole calls (64).
+#define BENCH_FRAMES_STEP 384
+// So many that no frame is in the L1 cache any more when its turn comes, and so few that those of
+// 1400 bytes stay in 2 MB of L2.
+#define BENCH_FRAMES_WARM (2 * BENCH_FRAMES_STEP)
+#define BENCH_BURST_MAX   256
+#define BENCH_CALL_MAX    64 // what the gateway takes at once
+#define BENCH_INNER_MAX   1400
+#define BENCH_WORKERS_MAX 2
+#define BENCH_SAS_MAX     10000 // each way
+#define BENCH_ROUTES_MIN  10
+#define BENCH_ROUTES_MAX  1000000
+#define BENCH_WINDOW      4096 // packets
+#define BENCH_NOISE_LIMIT 0.1  // quartile spread over the median, above which a row is refused
 
-enum bench_path { BENCH_ENCAP, BENCH_DECAP, BENCH_PATHS };
+// BOTH: a burst is encapsulated, then one is decapsulated, and so on.
+enum bench_path { BENCH_ENCAP, BENCH_DECAP, BENCH_BOTH, BENCH_PATHS };
 enum bench_size { BENCH_64, BENCH_256, BENCH_512, BENCH_1024, BENCH_1400, BENCH_IMIX, BENCH_SIZES };
 enum bench_burst { BENCH_BURST_32, BENCH_BURST_256, BENCH_BURSTS };
+enum bench_cipher { BENCH_CIPHER_BURST, BENCH_CIPHER_IPSEC_MB, BENCH_CIPHERS };
+enum bench_way {
+	BENCH_ESPGW_BURST, // + enum bench_cipher
+	BENCH_ESPGW_IPSEC_MB,
+	BENCH_RTE_IPSEC,
+	BENCH_RAW_BURST,    // + enum bench_cipher
+	BENCH_RAW_IPSEC_MB, // what the others are compared with
+	BENCH_WAYS
+};
 
 extern const char *const bench_paths[BENCH_PATHS];
 extern const char *const bench_sizes[BENCH_SIZES];
 extern const unsigned int bench_bursts[BENCH_BURSTS];
+extern const char *const bench_ciphers[BENCH_CIPHERS];
+extern const char *const bench_ways[BENCH_WAYS];
 
 struct bench_error {
 	char text[512];
@@ -39,95 +59,6 @@ struct bench_error {
 int bench_fail(struct bench_error *error, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-// ---- gateway.c: a gateway in a network namespace of its own, and the far side of its tunnel ----
-
-enum { BENCH_INSIDE, BENCH_OUTSIDE, BENCH_PORTS };
-
-struct bench_gateway {
-	struct config *config;
-	struct dataplane *dataplane;
-	struct event_base *base;
-	bool eal_started;
-	struct rte_ether_addr macs[BENCH_PORTS];
-	// The far side's ends of the gateway's SAs.
-	struct esp_context *far;
-	struct esp_sa_out *far_out;
-	struct esp_sa_in *far_in;
-	uint64_t received[BENCH_PORTS]; // frames given to the gateway, for the check at the end
-};
-
-// Moves the process into a new network namespace, starts DPDK and the gateway, and pins the calling
-// thread to `core` (-1: the last one that the process may use). Once a process; needs root.
-int bench_gateway_create(
-	struct bench_gateway *gateway, int core, bool hugepages, struct bench_error *error);
-void bench_gateway_destroy(struct bench_gateway *gateway);
-// Through the worker's whole way, in calls of at most BENCH_CALL_MAX frames: in at one port, out at
-// the other. `packets` come back as the frames that would be sent. 0, or -1 when the gateway did
-// not send all of them.
-int bench_gateway_pass(struct bench_gateway *gateway, enum bench_path path,
-	struct rte_mbuf **packets, unsigned int count, unsigned int call);
-// Whether the gateway's counters tell of exactly the frames that it was given, all forwarded.
-int bench_gateway_check(const struct bench_gateway *gateway, struct bench_error *error);
-
-// ---- frames.c: the packets ----
-
-// Bytes of a buffer, headroom included, that any packet of this size fits in, inner or outer.
-uint32_t bench_buffer_size(enum bench_size size);
-// Bytes of inner packet `index` of a round.
-uint32_t bench_inner_size(enum bench_size size, unsigned int index);
-// Makes the buffers the frames that arrive: cleartext at the inside port, or ESP of the far side
-// (with fresh sequence numbers) at the outside port. 0, or -1 when the far side can't.
-int bench_frames_make(const struct bench_gateway *gateway, enum bench_path path,
-	enum bench_size size, struct rte_mbuf **packets, unsigned int count);
-// Whether the frames that the gateway made of them are right, byte by byte: the inner packet with a
-// TTL lower by one, as ESP that the far side accepts, or in clear.
-int bench_frames_check(const struct bench_gateway *gateway, enum bench_path path,
-	enum bench_size size, struct rte_mbuf **packets, unsigned int count,
-	struct bench_error *error);
-
-// ---- raw.c: ipsec-mb's own call at its best ----
-
-struct bench_raw {
-	IMB_MGR *manager;
-	// Ready beforehand, and few: a burst's, used again by the next one.
-	uint8_t nonces[BENCH_BURST_MAX][16] __rte_cache_aligned;
-	uint8_t aads[BENCH_BURST_MAX][16];
-	uint8_t tags[BENCH_BURST_MAX][16];
-	uint8_t *payloads[BENCH_FRAMES]; // 64-byte aligned
-	uint64_t lengths[BENCH_FRAMES];
-	struct gcm_key_data key __rte_cache_aligned;
-};
-
-int bench_raw_create(struct bench_raw *raw, struct bench_error *error);
-void bench_raw_destroy(struct bench_raw *raw);
-// Puts the payloads into these buffers, BENCH_FRAMES of them.
-void bench_raw_use(struct bench_raw *raw, struct rte_mbuf *const *buffers);
-// Writes payloads as long as those of the ESP packets of this size.
-void bench_raw_make(struct bench_raw *raw, enum bench_size size);
-void bench_raw_pass(struct bench_raw *raw, enum bench_path path, unsigned int burst);
-
-// ---- measure.c ----
-
-// Cycles are those of the TSC, per packet; the medians of the rounds.
-struct bench_row {
-	enum bench_path path;
-	enum bench_size size;
-	enum bench_burst burst;
-	unsigned int rounds;
-	double cycles;
-	double raw;
-};
-
-struct bench_limits {
-	unsigned int rounds;  // of each row, at most
-	double seconds;       // in all; 0 = no limit
-	uint32_t buffer_size; // bytes, headroom included; 0 = as small as the packets allow
-};
-
-// Measures rows[0..count-1], whose path, size and burst are set.
-int bench_measure(struct bench_gateway *gateway, struct bench_row *rows, unsigned int count,
-	const struct bench_limits *limits, struct bench_error *error);
-
 // ---- options.c ----
 
 struct bench_options {
@@ -135,15 +66,211 @@ struct bench_options {
 	int exit_status;
 	bool json;
 	bool hugepages;
+	bool cold; // frames that do not fit in L2
+	bool allow_noise;
 	int core;
+	unsigned int workers;
+	unsigned int sas;                  // each way
+	unsigned int routes;               // to the far side
 	unsigned int paths, sizes, bursts; // bits of what to measure
-	struct bench_limits limits;
+	unsigned int ciphers;              // 0 = those that the CPU can do
+	bool rte_ipsec;
+	unsigned int rounds;  // of each row, at most
+	double seconds;       // in all; 0 = no limit
+	uint32_t buffer_size; // bytes, headroom included; 0 = as small as the packets allow
 };
 
 struct bench_options bench_options_parse(int argc, char **argv);
 
+// ---- gateway.c: a gateway in a network namespace of its own ----
+
+enum { BENCH_INSIDE, BENCH_OUTSIDE, BENCH_PORTS };
+
+// Where the records of the replay windows stand, as in the daemon's mapping: outside of the SAs.
+struct bench_top {
+	uint64_t top;
+} __rte_cache_aligned;
+
+// What belongs to one worker of the gateway.
+struct bench_gateway_worker {
+	int core;
+	// The ESP contexts to choose from; NULL = the CPU can't. `own` is the one it came with.
+	struct esp_context *contexts[BENCH_CIPHERS], *own;
+	struct esp_context *far;        // the far side's
+	uint64_t received[BENCH_PORTS]; // frames given to the worker, for the check at the end
+} __rte_cache_aligned;
+
+struct bench_gateway {
+	struct config *config;
+	struct dataplane *dataplane;
+	struct event_base *base;
+	bool eal_started;
+	struct rte_ether_addr macs[BENCH_PORTS];
+	unsigned int tunnels, sas, routes;
+	uint32_t round; // counts the makings of frames
+	unsigned int worker_count;
+	struct bench_gateway_worker workers[BENCH_WORKERS_MAX];
+	struct bench_top *tops; // [sas]
+	// The far side's ends of the gateway's SAs.
+	struct esp_sa_out **far_out; // [sas]
+	struct esp_sa_in **far_in;   // [tunnels]
+};
+
+// Moves the process into a new network namespace, starts DPDK and the gateway, and pins the calling
+// thread to the first worker's core. Once a process; needs root.
+int bench_gateway_create(struct bench_gateway *gateway, const struct bench_options *options,
+	struct bench_error *error);
+void bench_gateway_destroy(struct bench_gateway *gateway);
+// `path`: BENCH_ENCAP or BENCH_DECAP, here and in the other passes. Through the worker's whole way,
+// count <= BENCH_CALL_MAX: in at one port, out at the other. `packets` come back as the frames that
+// would be sent. 0, or -1 when the gateway did not send all of them.
+int bench_gateway_pass(struct bench_gateway *gateway, unsigned int worker, enum bench_path path,
+	struct rte_mbuf **packets, unsigned int count);
+void bench_gateway_use(
+	struct bench_gateway *gateway, unsigned int worker, enum bench_cipher cipher);
+// Whether the gateway's counters tell of exactly the frames that it was given, all forwarded.
+int bench_gateway_check(const struct bench_gateway *gateway, struct bench_error *error);
+
+// ---- sas.c: SAs, both ends of them, and the routes ----
+
+// Adds them to the gateway and makes the far side's ends.
+int bench_sas_create(struct bench_gateway *gateway, struct bench_error *error);
+void bench_sas_destroy(struct bench_gateway *gateway);
+int bench_routes_create(struct bench_gateway *gateway, struct bench_error *error);
+// An address that route `index` leads to, by `random`. Host order.
+uint32_t bench_route_address(unsigned int index, uint32_t random);
+// What identifies SA `index`: inbound is from the far side to the gateway.
+uint32_t bench_sa_spi(bool inbound, unsigned int index);
+void bench_sa_key(bool inbound, unsigned int index, uint8_t key[ESP_KEY_SIZE]);
+extern const uint8_t bench_sa_salt[ESP_SALT_SIZE];
+
+// ---- frames.c: the packets ----
+
+// The buffers of a round and what is in them.
+struct bench_frames {
+	unsigned int worker; // whose they are
+	uint32_t round;      // decides what is in them
+	unsigned int count;
+	struct rte_mbuf **packets; // [count]
+	uint16_t *sas;             // [count] index of the SA that it uses
+};
+
+// Bytes of a buffer, headroom included, that any packet of this size fits in, inner or outer.
+uint32_t bench_buffer_size(enum bench_size size);
+// Bytes of inner packet `index` of a round.
+uint32_t bench_inner_size(enum bench_size size, unsigned int index);
+// Which way frame `index` of `count` goes: BENCH_ENCAP or BENCH_DECAP. Of both, the first half is
+// encapsulated.
+enum bench_path bench_frame_path(enum bench_path path, unsigned int index, unsigned int count);
+// Makes the buffers the frames that arrive: cleartext at the inside port, or ESP of the far side
+// (with fresh sequence numbers) at the outside port. 0, or -1 when the far side can't.
+int bench_frames_make(struct bench_gateway *gateway, enum bench_path path, enum bench_size size,
+	struct bench_frames *frames);
+// Whether the packets that were made of them are right, byte by byte: the inner packet as ESP that
+// the far side accepts, or in clear. `by_gateway`: with an Ethernet header, and a TTL lower by one.
+int bench_frames_check(const struct bench_gateway *gateway, enum bench_path path,
+	enum bench_size size, const struct bench_frames *frames, bool by_gateway,
+	struct bench_error *error);
+
+// ---- raw.c: the ciphers at their best ----
+
+struct bench_raw {
+	IMB_MGR *manager;
+	struct gcm gcm; // the burst cipher, if the CPU can
+	// Ready beforehand, and few: a burst's, used again by the next one.
+	uint8_t nonces[BENCH_BURST_MAX][16] __rte_cache_aligned;
+	uint8_t aads[BENCH_BURST_MAX][16];
+	uint8_t tags[BENCH_BURST_MAX][16];
+	unsigned int sas;
+	struct gcm_key *keys; // [sas]
+	struct gcm_job *jobs; // [frames]; data is 64-byte aligned
+};
+
+int bench_raw_create(
+	struct bench_raw *raw, unsigned int sas, unsigned int frames, struct bench_error *error);
+void bench_raw_destroy(struct bench_raw *raw);
+// Writes payloads as long as those of the ESP packets of this size into the buffers.
+void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct bench_frames *frames);
+// Payloads begin..begin + count - 1, count <= BENCH_BURST_MAX.
+void bench_raw_pass(struct bench_raw *raw, enum bench_cipher cipher, enum bench_path path,
+	unsigned int begin, unsigned int count);
+
+// ---- rte_ipsec.c: DPDK's own ESP ----
+
+struct rte_ipsec_session;
+
+struct bench_rte_ipsec {
+	uint8_t device;
+	unsigned int sas;
+	struct rte_mempool *pool;
+	struct rte_ipsec_session *sessions[2];   // [BENCH_ENCAP, BENCH_DECAP][sas]
+	const struct rte_ipsec_session **chosen; // [frames] that this frame uses
+};
+
+// 1 when DPDK's driver for it is not installed.
+int bench_rte_ipsec_create(struct bench_rte_ipsec *rte, unsigned int sas, unsigned int frames,
+	struct bench_error *error);
+void bench_rte_ipsec_destroy(struct bench_rte_ipsec *rte);
+// Makes frames what rte_ipsec takes: without Ethernet header, header lengths filled in, sessions
+// found.
+void bench_rte_ipsec_prepare(
+	struct bench_rte_ipsec *rte, enum bench_path path, const struct bench_frames *frames);
+// Packets begin..begin + count - 1, count <= BENCH_CALL_MAX. 0, or -1 when some were refused.
+int bench_rte_ipsec_pass(struct bench_rte_ipsec *rte, const struct bench_frames *frames,
+	unsigned int begin, unsigned int count);
+
+// ---- team.c: a thread for each worker, on its core ----
+
+// What a thread does as worker `worker`.
+typedef void (*bench_task)(void *argument, unsigned int worker);
+
+// The calling thread is worker 0. The others wait in a busy loop between tasks.
+int bench_team_create(const struct bench_gateway *gateway, struct bench_error *error);
+void bench_team_destroy(void);
+// As one worker, or as all at once. Returns when they are done.
+void bench_team_run_one(bench_task task, void *argument, unsigned int worker);
+void bench_team_run_all(bench_task task, void *argument);
+// In a task of all: returns when all have come here.
+void bench_team_meet(void);
+
+// ---- measure.c ----
+
+// Cycles of the TSC that a worker takes per packet over the rounds; per pair of packets, one each
+// way, with BENCH_BOTH.
+struct bench_figure {
+	double median, quartile1, quartile3;
+};
+
+struct bench_row {
+	enum bench_path path;
+	enum bench_size size;
+	enum bench_burst burst;
+	unsigned int rounds;
+	struct bench_figure cycles[BENCH_WAYS];
+};
+
+struct bench_result {
+	unsigned int ways;   // bits of what was measured
+	unsigned int frames; // of a round, at most
+	unsigned int count;
+	struct bench_row rows[BENCH_PATHS * BENCH_SIZES * BENCH_BURSTS];
+};
+
+// Measures the rows of *result, whose path, size and burst are set.
+int bench_measure(struct bench_gateway *gateway, const struct bench_options *options,
+	struct bench_result *result, struct bench_error *error);
+
+static inline double bench_spread(const struct bench_figure *figure)
+{
+	return (figure->quartile3 - figure->quartile1) / figure->median;
+}
+
+// Whether any figure of the row spreads over more than BENCH_NOISE_LIMIT.
+bool bench_row_is_noisy(const struct bench_result *result, const struct bench_row *row);
+
 // ---- report.c ----
 
-void bench_report_table(const struct bench_row *rows, unsigned int count, bool hugepages);
+// Figures of noisy rows are left out unless options->allow_noise.
+void bench_report_table(const struct bench_result *result, const struct bench_options *options);
 // 0, or -1 when memory or the output fails.
-int bench_report_json(const struct bench_row *rows, unsigned int count, bool hugepages);
+int bench_report_json(const struct bench_result *result, const struct bench_options *options);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// UDP packets between hosts behind the gateway (10.1.0.0/16) and hosts behind the far side
-// (192.168.192.0/26).
+// UDP packets between hosts behind the gateway (10.1.0.0/16) and hosts behind the far side, by a
+// route that is drawn anew for each packet of each round, and an SA that goes with it.
 
 #include <string.h>
 
@@ -13,6 +13,8 @@
 #include "bench.h"
 #include "packet/packet.h"
 
+// rte_ipsec keeps the AAD behind the ICV while it works.
+#define TAILROOM   (ESP_TAILROOM_MAX + 16)
 #define OUTER_SIZE (sizeof(struct rte_ipv4_hdr) + ESP_HEADER_SIZE + ESP_IV_SIZE)
 
 const char *const bench_sizes[BENCH_SIZES] = {"64", "256", "512", "1024", "1400", "imix"};
@@ -20,8 +22,8 @@ const char *const bench_sizes[BENCH_SIZES] = {"64", "256", "512", "1024", "1400"
 uint32_t bench_buffer_size(enum bench_size size)
 {
 	static const uint32_t largest[BENCH_SIZES] = {64, 256, 512, 1024, 1400, 1400};
-	uint32_t frame = (uint32_t)(sizeof(struct rte_ether_hdr) + OUTER_SIZE) + largest[size] +
-			 ESP_TAILROOM_MAX;
+	uint32_t frame =
+		(uint32_t)(sizeof(struct rte_ether_hdr) + OUTER_SIZE) + largest[size] + TAILROOM;
 	return RTE_PKTMBUF_HEADROOM + RTE_ALIGN_CEIL(frame, RTE_CACHE_LINE_SIZE);
 }
 
@@ -36,11 +38,43 @@ uint32_t bench_inner_size(enum bench_size size, unsigned int index)
 	return mix[(index + index / 12 * 7) % 12];
 }
 
-// Inner packet `index`: 62 hosts there, 250 here.
-static void write_inner(uint8_t *data, enum bench_path path, uint32_t size, unsigned int index)
+enum bench_path bench_frame_path(enum bench_path path, unsigned int index, unsigned int count)
+{
+	if (path != BENCH_BOTH)
+		return path;
+	return index < count / 2 ? BENCH_ENCAP : BENCH_DECAP;
+}
+
+// The same number for the same packet of the same round (the finalizer of MurmurHash3).
+static uint32_t draw(const struct bench_frames *frames, unsigned int index)
+{
+	uint32_t word = frames->round * UINT32_C(0x9e3779b9) + index;
+	word = (word ^ word >> 16) * UINT32_C(0x85ebca6b);
+	word = (word ^ word >> 13) * UINT32_C(0xc2b2ae35);
+	return word ^ word >> 16;
+}
+
+// The route that leads packet `index` to the far side, or that its source lies on. Workers have
+// routes of their own, and so SAs of their own if there are several.
+static unsigned int draw_route(
+	const struct bench_gateway *gateway, const struct bench_frames *frames, unsigned int index)
+{
+	unsigned int workers = gateway->worker_count;
+	return draw(frames, index) % (gateway->routes / workers) * workers + frames->worker;
+}
+
+static unsigned int draw_sa(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	enum bench_path path, unsigned int index)
+{
+	return draw_route(gateway, frames, index) %
+	       (path == BENCH_ENCAP ? gateway->tunnels : gateway->sas);
+}
+
+static void write_inner(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	uint8_t *data, enum bench_path path, uint32_t size, unsigned int index)
 {
 	uint32_t near = RTE_IPV4(10, 1, 0, 1 + index % 250);
-	uint32_t far = RTE_IPV4(192, 168, 192, 1 + index % 62);
+	uint32_t far = bench_route_address(draw_route(gateway, frames, index), index);
 	struct rte_ipv4_hdr ip = {
 		.version_ihl = RTE_IPV4_VHL_DEF,
 		.total_length = rte_cpu_to_be_16((uint16_t)size),
@@ -82,67 +116,86 @@ static void prepend_ethernet(struct rte_mbuf *packet, const struct rte_ether_add
 }
 
 static int far_encapsulate(
-	const struct bench_gateway *gateway, struct rte_mbuf **packets, unsigned int count)
+	const struct bench_gateway *gateway, const struct bench_frames *frames, unsigned int begin)
 {
 	struct esp_sa_out *sas[BENCH_CALL_MAX];
 	uint8_t drops[BENCH_CALL_MAX];
 	unsigned int refused = 0;
-	for (unsigned int i = 0; i < BENCH_CALL_MAX; i++)
-		sas[i] = gateway->far_out;
-	for (unsigned int i = 0; i < count; i += BENCH_CALL_MAX)
-		refused += esp_encapsulate(gateway->far, packets + i, sas, drops,
-			RTE_MIN(count - i, (unsigned int)BENCH_CALL_MAX));
+	for (unsigned int i = begin, call; i < frames->count; i += call) {
+		call = RTE_MIN(frames->count - i, (unsigned int)BENCH_CALL_MAX);
+		for (unsigned int j = 0; j < call; j++)
+			sas[j] = gateway->far_out[frames->sas[i + j]];
+		refused += esp_encapsulate(gateway->workers[frames->worker].far,
+			frames->packets + i, sas, drops, call);
+	}
 	return refused == 0 ? 0 : -1;
 }
 
-int bench_frames_make(const struct bench_gateway *gateway, enum bench_path path,
-	enum bench_size size, struct rte_mbuf **packets, unsigned int count)
+static unsigned int first_esp(enum bench_path path, unsigned int count)
 {
-	bool encap = path == BENCH_ENCAP;
-	unsigned int port = encap ? BENCH_INSIDE : BENCH_OUTSIDE;
-	// The frame starts at the buffer's usual place, where a driver would put it.
-	uint32_t room = sizeof(struct rte_ether_hdr) + (encap ? 0 : (uint32_t)OUTER_SIZE);
-	for (unsigned int i = 0; i < count; i++) {
+	return path == BENCH_ENCAP ? count : path == BENCH_DECAP ? 0 : count / 2;
+}
+
+int bench_frames_make(struct bench_gateway *gateway, enum bench_path path, enum bench_size size,
+	struct bench_frames *frames)
+{
+	frames->round = ++gateway->round;
+	for (unsigned int i = 0; i < frames->count; i++) {
+		enum bench_path way = bench_frame_path(path, i, frames->count);
 		uint32_t bytes = bench_inner_size(size, i);
-		reset(packets[i], room, bytes);
-		write_inner(rte_pktmbuf_mtod(packets[i], uint8_t *), path, bytes, i);
+		// The frame starts at the buffer's usual place, where a driver would put it.
+		reset(frames->packets[i],
+			sizeof(struct rte_ether_hdr) + (way == BENCH_ENCAP ? 0 : OUTER_SIZE),
+			bytes);
+		frames->sas[i] = (uint16_t)draw_sa(gateway, frames, way, i);
+		write_inner(gateway, frames, rte_pktmbuf_mtod(frames->packets[i], uint8_t *), way,
+			bytes, i);
 	}
-	if (!encap && far_encapsulate(gateway, packets, count) != 0)
+	if (far_encapsulate(gateway, frames, first_esp(path, frames->count)) != 0)
 		return -1;
-	for (unsigned int i = 0; i < count; i++)
-		prepend_ethernet(packets[i], &gateway->macs[port]);
+	for (unsigned int i = 0; i < frames->count; i++) {
+		bool encap = bench_frame_path(path, i, frames->count) == BENCH_ENCAP;
+		prepend_ethernet(
+			frames->packets[i], &gateway->macs[encap ? BENCH_INSIDE : BENCH_OUTSIDE]);
+	}
 	return 0;
 }
 
-static int far_decapsulate(
-	const struct bench_gateway *gateway, struct rte_mbuf *packet, struct bench_error *error)
+static int far_decapsulate(const struct bench_gateway *gateway, const struct bench_frames *frames,
+	unsigned int index, struct bench_error *error)
 {
-	struct esp_sa_in *sa = gateway->far_in;
+	struct rte_mbuf *packet = frames->packets[index];
+	struct esp_sa_in *sa = gateway->far_in[frames->sas[index]];
 	const uint8_t traffic_class = 0;
 	uint8_t drop = DROP_NONE;
 	rte_pktmbuf_adj(packet, sizeof(struct rte_ipv4_hdr));
-	if (esp_decapsulate(gateway->far, &packet, &sa, &traffic_class, &drop, 1) != 0)
-		return bench_fail(error, "the far side refuses the gateway's ESP: %s",
-			drop_reason_sentence(drop));
+	if (esp_decapsulate(gateway->workers[frames->worker].far, &packet, &sa, &traffic_class,
+		    &drop, 1) != 0)
+		return bench_fail(
+			error, "the far side refuses the ESP: %s", drop_reason_sentence(drop));
 	return 0;
 }
 
 int bench_frames_check(const struct bench_gateway *gateway, enum bench_path path,
-	enum bench_size size, struct rte_mbuf **packets, unsigned int count,
+	enum bench_size size, const struct bench_frames *frames, bool by_gateway,
 	struct bench_error *error)
 {
-	for (unsigned int i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < frames->count; i++) {
+		struct rte_mbuf *packet = frames->packets[i];
+		enum bench_path way = bench_frame_path(path, i, frames->count);
 		uint8_t expected[BENCH_INNER_MAX];
 		uint32_t bytes = bench_inner_size(size, i);
-		write_inner(expected, path, bytes, i);
-		packet_ip_decrement_ttl(expected);
-		rte_pktmbuf_adj(packets[i], sizeof(struct rte_ether_hdr));
-		if (path == BENCH_ENCAP && far_decapsulate(gateway, packets[i], error) != 0)
+		write_inner(gateway, frames, expected, way, bytes, i);
+		if (by_gateway) {
+			packet_ip_decrement_ttl(expected);
+			rte_pktmbuf_adj(packet, sizeof(struct rte_ether_hdr));
+		}
+		if (way == BENCH_ENCAP && far_decapsulate(gateway, frames, i, error) != 0)
 			return -1;
-		if (packets[i]->data_len != bytes ||
-			memcmp(rte_pktmbuf_mtod(packets[i], void *), expected, bytes) != 0)
-			return bench_fail(error, "%s: a packet of %u bytes came out wrong",
-				bench_paths[path], bytes);
+		if (packet->data_len != bytes ||
+			memcmp(rte_pktmbuf_mtod(packet, void *), expected, bytes) != 0)
+			return bench_fail(error, "%s%s: a packet of %u bytes came out wrong",
+				by_gateway ? "" : "rte_ipsec: ", bench_paths[way], bytes);
 	}
 	return 0;
 }

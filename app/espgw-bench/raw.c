@@ -1,23 +1,43 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// The floor: ipsec-mb's direct AES-256-GCM call and nothing else, in the best case that it can
-// meet. Nonces, AADs and tags lie ready in arrays that stay in the L1 cache, payloads are aligned
-// to cache lines, the key schedule is warm. Decryption computes the tag and does not compare it.
+// The floor: AES-256-GCM and nothing else, by ipsec-mb's direct call and by the gateway's burst
+// call, in the best case that they can meet. Nonces, AADs and tags lie ready in arrays that stay in
+// the L1 cache, payloads are aligned to cache lines. Decryption computes the tag and does not
+// compare it.
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 
-int bench_raw_create(struct bench_raw *raw, struct bench_error *error)
+static int create_keys(struct bench_raw *raw, unsigned int sas)
 {
-	static const uint8_t key[ESP_KEY_SIZE] = {3};
+	raw->sas = sas;
+	raw->keys = aligned_alloc(RTE_CACHE_LINE_SIZE, sas * sizeof(*raw->keys));
+	if (raw->keys == NULL)
+		return -1;
+	memset(raw->keys, 0, sas * sizeof(*raw->keys));
+	for (unsigned int i = 0; i < sas; i++) {
+		uint8_t key[ESP_KEY_SIZE];
+		bench_sa_key(false, i, key);
+		gcm_key_expand(raw->manager, &raw->keys[i], key);
+	}
+	return 0;
+}
+
+int bench_raw_create(
+	struct bench_raw *raw, unsigned int sas, unsigned int frames, struct bench_error *error)
+{
 	*raw = (struct bench_raw){0};
 	raw->manager = alloc_mb_mgr(0);
-	if (raw->manager == NULL)
-		return bench_fail(error, "no memory for ipsec-mb");
+	raw->jobs = calloc(frames, sizeof(*raw->jobs));
+	if (raw->manager == NULL || raw->jobs == NULL)
+		return bench_fail(error, "no memory for the raw cipher");
 	init_mb_mgr_auto(raw->manager, NULL);
-	IMB_AES256_GCM_PRE(raw->manager, key, &raw->key);
+	gcm_choose(&raw->gcm, raw->manager, ESP_CRYPTO_AUTO);
+	if (create_keys(raw, sas) != 0)
+		return bench_fail(error, "no memory for %u keys", sas);
 	for (unsigned int i = 0; i < BENCH_BURST_MAX; i++) {
 		memcpy(raw->nonces[i], &i, sizeof(i));
 		memcpy(raw->aads[i], &i, sizeof(i));
@@ -27,42 +47,61 @@ int bench_raw_create(struct bench_raw *raw, struct bench_error *error)
 
 void bench_raw_destroy(struct bench_raw *raw)
 {
-	free_mb_mgr(raw->manager);
+	if (raw->manager != NULL)
+		free_mb_mgr(raw->manager);
+	free(raw->keys);
+	free(raw->jobs);
 }
 
-// Buffers like the gateway's, so that caches and TLB see the same spread.
-void bench_raw_use(struct bench_raw *raw, struct rte_mbuf *const *buffers)
+void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct bench_frames *frames)
 {
-	for (unsigned int i = 0; i < BENCH_FRAMES; i++)
-		raw->payloads[i] =
-			RTE_PTR_ALIGN(rte_pktmbuf_mtod(buffers[i], uint8_t *), RTE_CACHE_LINE_SIZE);
-}
-
-void bench_raw_make(struct bench_raw *raw, enum bench_size size)
-{
-	for (unsigned int i = 0; i < BENCH_FRAMES; i++) {
-		// The ESP payload with padding, pad length and next header (RFC 4303 2.4).
-		raw->lengths[i] = RTE_ALIGN_CEIL(bench_inner_size(size, i) + 2, 4);
-		memset(raw->payloads[i], (int)(i & 0xff), raw->lengths[i]);
+	for (unsigned int i = 0; i < frames->count; i++) {
+		unsigned int slot = i % BENCH_BURST_MAX;
+		struct gcm_job *job = &raw->jobs[i];
+		*job = (struct gcm_job){
+			.key = &raw->keys[frames->sas[i]],
+			.nonce = raw->nonces[slot],
+			.aad = raw->aads[slot],
+			.data = RTE_PTR_ALIGN(rte_pktmbuf_mtod(frames->packets[i], uint8_t *),
+				RTE_CACHE_LINE_SIZE),
+			// The ESP payload with padding, pad length and next header (RFC 4303 2.4).
+			.length = RTE_ALIGN_CEIL(bench_inner_size(size, i) + 2, 4),
+			.aad_length = ESP_HEADER_SIZE,
+			.tag = raw->tags[slot],
+		};
+		memset(job->data, (int)(i & 0xff), job->length);
 	}
 }
 
 // One loop per direction: `pass` is a constant where this is inlined.
 static inline __attribute__((always_inline)) void run(
-	struct bench_raw *raw, aes_gcm_enc_dec_t pass, unsigned int burst)
+	const struct gcm_job *jobs, aes_gcm_enc_dec_t pass, unsigned int count)
 {
-	struct gcm_context_data context;
-	for (unsigned int begin = 0; begin < BENCH_FRAMES; begin += burst)
-		for (unsigned int i = 0; i < burst; i++)
-			pass(&raw->key, &context, raw->payloads[begin + i],
-				raw->payloads[begin + i], raw->lengths[begin + i], raw->nonces[i],
-				raw->aads[i], ESP_HEADER_SIZE, raw->tags[i], ESP_ICV_SIZE);
+	struct gcm_context_data context __rte_cache_aligned;
+	for (unsigned int i = 0; i < count; i++)
+		pass(&jobs[i].key->schedule, &context, jobs[i].data, jobs[i].data, jobs[i].length,
+			jobs[i].nonce, jobs[i].aad, ESP_HEADER_SIZE, jobs[i].tag, ESP_ICV_SIZE);
 }
 
-void bench_raw_pass(struct bench_raw *raw, enum bench_path path, unsigned int burst)
+static void run_bursts(const struct bench_raw *raw, enum bench_path path,
+	const struct gcm_job *jobs, unsigned int count)
 {
-	if (path == BENCH_ENCAP)
-		run(raw, raw->manager->gcm256_enc, burst);
+	for (unsigned int i = 0; i < count; i += GCM_BURST_MAX) {
+		unsigned int call = RTE_MIN(count - i, (unsigned int)GCM_BURST_MAX);
+		if (path == BENCH_ENCAP)
+			gcm_encrypt_burst(&raw->gcm, jobs + i, call);
+		else
+			gcm_decrypt_burst(&raw->gcm, jobs + i, call);
+	}
+}
+
+void bench_raw_pass(struct bench_raw *raw, enum bench_cipher cipher, enum bench_path path,
+	unsigned int begin, unsigned int count)
+{
+	if (cipher == BENCH_CIPHER_BURST)
+		run_bursts(raw, path, raw->jobs + begin, count);
+	else if (path == BENCH_ENCAP)
+		run(raw->jobs + begin, raw->manager->gcm256_enc, count);
 	else
-		run(raw, raw->manager->gcm256_dec, burst);
+		run(raw->jobs + begin, raw->manager->gcm256_dec, count);
 }

@@ -63,48 +63,101 @@ static struct machine find_machine(void)
 	return machine;
 }
 
-void bench_report_table(const struct bench_row *rows, unsigned int count, bool hugepages)
+static void print_head(const struct bench_result *result, const struct bench_options *options)
 {
 	struct machine machine = find_machine();
 	printf("CPU:    %s, TSC %.0f MHz\n", machine.cpu, machine.tsc_mhz);
 	printf("espgw:  %s, %s, memory %s hugepages\n", ESPGW_VERSION, rte_version(),
-		hugepages ? "from" : "without");
+		options->hugepages ? "from" : "without");
 	printf("cipher: ipsec-mb %s, %s\n", imb_get_version_str(), machine.cipher);
-	printf("\nTSC cycles per packet, medians of rounds of %d packets; Mpps of one core\n\n",
-		BENCH_FRAMES);
-	printf("%-6s %5s %6s %8s %8s %8s %8s %7s %7s\n", "path", "size", "burst", "rounds",
-		"cycles", "raw", "over", "ratio", "Mpps");
-	for (unsigned int i = 0; i < count; i++) {
-		const struct bench_row *row = &rows[i];
-		printf("%-6s %5s %6u %8u %8.1f %8.1f %8.1f %7.2f %7.2f\n", bench_paths[row->path],
-			bench_sizes[row->size], bench_bursts[row->burst], row->rounds, row->cycles,
-			row->raw, row->cycles - row->raw, row->cycles / row->raw,
-			machine.tsc_mhz / row->cycles);
+	printf("load:   workers: %u, SAs each way: %u, routes: %u, packets of a round: %s%u\n",
+		options->workers, options->sas, options->routes,
+		options->cold ? "cold in L2, up to " : "", result->frames);
+	puts("\nTSC cycles per packet (both: per two packets, one each way): medians of the "
+	     "rounds,\n"
+	     "quartiles, their spread in % of the median; over and ratio: beside raw/ipsec-mb;\n"
+	     "Mpps of all workers\n");
+	printf("%-6s %5s %6s %7s  %-14s %8s %8s %8s %7s %8s %6s %7s\n", "path", "size", "burst",
+		"rounds", "way", "cycles", "q1", "q3", "spread", "over", "ratio", "Mpps");
+}
+
+static void print_line(const struct bench_row *row, enum bench_way way, bool refused,
+	unsigned int workers, double mhz)
+{
+	const struct bench_figure *figure = &row->cycles[way];
+	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
+	double packets = (row->path == BENCH_BOTH ? 2 : 1) * workers;
+	printf("%-6s %5s %6u %7u  %-14s ", bench_paths[row->path], bench_sizes[row->size],
+		bench_bursts[row->burst], row->rounds, bench_ways[way]);
+	if (refused)
+		printf("%8s %8s %8s %7.1f %8s %6s %7s\n", "noisy", "-", "-",
+			100 * bench_spread(figure), "-", "-", "-");
+	else
+		printf("%8.1f %8.1f %8.1f %7.1f %8.1f %6.2f %7.2f\n", figure->median,
+			figure->quartile1, figure->quartile3, 100 * bench_spread(figure),
+			figure->median - raw, figure->median / raw, packets * mhz / figure->median);
+}
+
+void bench_report_table(const struct bench_result *result, const struct bench_options *options)
+{
+	double mhz = (double)rte_get_tsc_hz() / 1e6;
+	print_head(result, options);
+	for (unsigned int i = 0; i < result->count; i++) {
+		const struct bench_row *row = &result->rows[i];
+		bool refused = !options->allow_noise && bench_row_is_noisy(result, row);
+		for (unsigned int way = 0; way < BENCH_WAYS; way++)
+			if (result->ways >> way & 1)
+				print_line(row, way, refused, options->workers, mhz);
 	}
 }
 
-static json_t *row_object(const struct bench_row *row)
+static json_t *way_object(const struct bench_row *row, enum bench_way way, bool refused)
 {
-	return json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:f}", "path", bench_paths[row->path],
-		"size", bench_sizes[row->size], "burst", (int)bench_bursts[row->burst], "rounds",
-		(int)row->rounds, "cycles", row->cycles, "raw", row->raw, "ratio",
-		row->cycles / row->raw, "over", row->cycles - row->raw);
+	const struct bench_figure *figure = &row->cycles[way];
+	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
+	if (refused)
+		return json_pack("{s:f}", "spread", bench_spread(figure));
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "cycles", figure->median, "quartile1",
+		figure->quartile1, "quartile3", figure->quartile3, "spread", bench_spread(figure),
+		"over", figure->median - raw, "ratio", figure->median / raw);
 }
 
-int bench_report_json(const struct bench_row *rows, unsigned int count, bool hugepages)
+static json_t *row_object(const struct bench_result *result, const struct bench_row *row,
+	const struct bench_options *options)
+{
+	bool noisy = bench_row_is_noisy(result, row);
+	json_t *ways = json_object();
+	for (unsigned int way = 0; way < BENCH_WAYS; way++)
+		if (result->ways >> way & 1)
+			json_object_set_new(ways, bench_ways[way],
+				way_object(row, way, noisy && !options->allow_noise));
+	return json_pack("{s:s, s:s, s:i, s:i, s:b, s:o}", "path", bench_paths[row->path], "size",
+		bench_sizes[row->size], "burst", (int)bench_bursts[row->burst], "rounds",
+		(int)row->rounds, "noisy", noisy, "ways", ways);
+}
+
+static json_t *machine_object(const struct bench_options *options)
 {
 	struct machine machine = find_machine();
-	json_t *list = json_array();
-	for (unsigned int i = 0; i < count; i++)
-		json_array_append_new(list, row_object(&rows[i]));
-	json_t *result = json_pack("{s:{s:s, s:f, s:s, s:s, s:s, s:s, s:b, s:i}, s:o}", "machine",
-		"cpu", machine.cpu, "tsc_mhz", machine.tsc_mhz, "espgw", ESPGW_VERSION, "dpdk",
-		rte_version(), "ipsec_mb", imb_get_version_str(), "ipsec_mb_architecture",
-		machine.cipher, "hugepages", hugepages, "buffers", BENCH_FRAMES, "rows", list);
-	if (result == NULL)
+	return json_pack("{s:s, s:f, s:s, s:s, s:s, s:s, s:b}", "cpu", machine.cpu, "tsc_mhz",
+		machine.tsc_mhz, "espgw", ESPGW_VERSION, "dpdk", rte_version(), "ipsec_mb",
+		imb_get_version_str(), "ipsec_mb_architecture", machine.cipher, "hugepages",
+		options->hugepages);
+}
+
+int bench_report_json(const struct bench_result *result, const struct bench_options *options)
+{
+	json_t *rows = json_array();
+	for (unsigned int i = 0; i < result->count; i++)
+		json_array_append_new(rows, row_object(result, &result->rows[i], options));
+	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
+		machine_object(options), "load", "workers", (int)options->workers, "sas",
+		(int)options->sas, "routes", (int)options->routes, "cold", options->cold, "packets",
+		(int)result->frames, "rows", rows);
+	if (report == NULL)
 		return -1;
-	int failed = json_dumpf(result, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+	int failed = json_dumpf(report, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
 	putchar('\n');
-	json_decref(result);
+	json_decref(report);
 	return failed != 0 || fflush(stdout) != 0 ? -1 : 0;
 }

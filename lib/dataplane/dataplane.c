@@ -485,3 +485,11 @@ unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int w
 	worker_free_drops(from);
 	return count;
 }
+
+struct esp_context *dataplane_worker_set_context(
+	struct dataplane *dataplane, unsigned int worker, struct esp_context *context)
+{
+	struct esp_context *before = dataplane->workers[worker]->esp;
+	dataplane->workers[worker]->esp = context;
+	return before;
+}

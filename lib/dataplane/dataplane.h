@@ -107,3 +107,7 @@ void dataplane_worker_receive(struct dataplane *dataplane, unsigned int worker, 
 // ... and come out as they would be sent; the caller owns them. `packets` has room for 128.
 unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int worker,
 	unsigned int port, struct rte_mbuf **packets);
+// Puts another ESP context in the place of the worker's, which is returned: to compare ciphers on
+// one gateway. Both are the caller's to keep until he has put the worker's own one back.
+struct esp_context *dataplane_worker_set_context(
+	struct dataplane *dataplane, unsigned int worker, struct esp_context *context);
