@@ -297,6 +297,11 @@ static bool avx512_supported(void)
 	       has_wide_aes();
 }
 
+static bool avx2_supported(void)
+{
+	return __builtin_cpu_supports("avx2") && has_wide_aes();
+}
+
 const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 	{
 		.supported = avx512_supported,
@@ -305,6 +310,14 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 		.encrypt = gcm_avx512_encrypt,
 		.decrypt = gcm_avx512_decrypt,
 		.wipe = gcm_avx512_wipe,
+	},
+	{
+		.supported = avx2_supported,
+		.together = 2,
+		.longest = GCM_SHORT_BLOCKS, // ipsec-mb 1.3 is never as fast
+		.encrypt = gcm_avx2_encrypt,
+		.decrypt = gcm_avx2_decrypt,
+		.wipe = gcm_avx2_wipe,
 	},
 };
 

@@ -5,7 +5,7 @@
 //
 // intel-ipsec-mb enciphers one message a call, and a short one spends most of that on latency and
 // set-up. On CPUs with wide AES, short messages of a burst are therefore enciphered several at a
-// time (gcm_avx512.c). Long messages, and all of them elsewhere, are
+// time (gcm_avx512.c: four, gcm_avx2.c: two). Long messages, and all of them elsewhere, are
 // ipsec-mb's. All give the same bytes.
 
 #pragma once
@@ -32,7 +32,7 @@
 #define GCM_POWERS           (GCM_OWN_POWER_BLOCKS + 2)
 #define GCM_MIX_BLOCKS       4 // how many blocks messages that go together may differ by
 #define GCM_TOGETHER_MAX     4
-#define GCM_VARIANTS         1
+#define GCM_VARIANTS         2
 
 // An expanded key. `powers` are those of the hash key, highest first, each times x^-1 as the
 // reflected product wants it; what follows the first power may be read, and is zero.
@@ -95,3 +95,6 @@ void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 void gcm_avx512_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx512_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx512_wipe(void);
+void gcm_avx2_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
+void gcm_avx2_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
+void gcm_avx2_wipe(void);

@@ -293,7 +293,7 @@ static int run(const char *name, const struct gcm_variant *variant)
 
 int main(void)
 {
-	static const char *const names[GCM_VARIANTS] = {"AVX-512"};
+	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
 	IMB_MGR *manager = alloc_mb_mgr(0);
 	init_mb_mgr_auto(manager, NULL);
 	reference.manager = burst.manager = manager;

@@ -260,7 +260,7 @@ static int run(const char *name, const struct gcm_variant *variant)
 
 int main(void)
 {
-	static const char *const names[GCM_VARIANTS] = {"AVX-512"};
+	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
 	if (test_eal_start("64") != 0)
 		return 1;
 	context = esp_context_create(0, ESP_CRYPTO_IPSEC_MB);
