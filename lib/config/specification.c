@@ -209,9 +209,9 @@ static const struct setting worker_rows[] = {
 		AT(struct config, crypto),
 		.choices = cryptos,
 		.fallback = "auto",
-		.meaning = "How AES-256-GCM is computed. `burst`: short packets four at a time, "
-			   "which needs a CPU with AVX-512, VAES and VPCLMULQDQ; `ipsec-mb`: each "
-			   "by itself; `auto`: `burst` where the CPU can."},
+		.meaning = "How AES-256-GCM is computed. `burst`: short packets several at a "
+			   "time, which needs a CPU with VAES, VPCLMULQDQ and AVX-512 or AVX2; "
+			   "`ipsec-mb`: each by itself; `auto`: `burst` where the CPU can."},
 	{.name = "burst",
 		.type = SETTING_INTEGER,
 		AT(struct config, burst),

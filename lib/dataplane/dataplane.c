@@ -74,8 +74,8 @@ static int choose_crypto(struct dataplane *dataplane, struct dataplane_error *er
 	enum esp_crypto_problem problem = esp_crypto_choose(wish, &dataplane->crypto);
 	if (problem == ESP_CRYPTO_UNSUPPORTED)
 		return dataplane_fail(error,
-			"workers.crypto = \"burst\": this CPU lacks AVX-512, VAES or "
-			"VPCLMULQDQ; write \"auto\"");
+			"workers.crypto = \"burst\": this CPU lacks VAES, VPCLMULQDQ, "
+			"AVX2 or BMI2; write \"auto\"");
 	if (problem == ESP_CRYPTO_WRONG)
 		fprintf(stderr,
 			"espgw: warning: the burst cipher failed its self-test on this CPU; "

@@ -38,8 +38,8 @@
 #define ESP_HEADROOM_MAX (40 + 8 + ESP_HEADER_SIZE + ESP_IV_SIZE)
 #define ESP_TAILROOM_MAX (3 + 2 + ESP_ICV_SIZE)
 
-// How AES-256-GCM is computed. BURST: short packets of a burst four at a time, which needs AVX-512
-// with VAES and VPCLMULQDQ; IPSEC_MB: each by itself; AUTO: BURST where the CPU can.
+// How AES-256-GCM is computed. BURST: short packets of a burst several at a time, which needs VAES
+// and VPCLMULQDQ with AVX-512 or AVX2; IPSEC_MB: each by itself; AUTO: BURST where the CPU can.
 enum esp_crypto { ESP_CRYPTO_AUTO, ESP_CRYPTO_IPSEC_MB, ESP_CRYPTO_BURST };
 
 enum esp_df { ESP_DF_SET, ESP_DF_CLEAR, ESP_DF_COPY }; // outer IPv4 header (RFC 4301 8.1)

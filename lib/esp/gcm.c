@@ -5,6 +5,7 @@
 
 #include "gcm.h"
 
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wmmintrin.h>
@@ -86,7 +87,7 @@ typedef void (*gcm_one)(const struct gcm *gcm, const struct gcm_job *job);
 
 // Short messages, by their number of blocks, each list in the burst's order.
 struct by_blocks {
-	uint64_t lengths; // bit n: there are messages of n blocks
+	uint64_t low, high; // bit n: there are messages of n, of 64 + n blocks
 	uint8_t first[GCM_SHORT_BLOCKS + 1], last[GCM_SHORT_BLOCKS + 1];
 	uint8_t next[GCM_BURST_MAX];
 };
@@ -97,68 +98,84 @@ enum { LIST_END = UINT8_MAX };
 static inline void sort(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
 	gcm_one one, struct by_blocks *sorted)
 {
-	sorted->lengths = 0;
+	const unsigned int longest = gcm->variant->longest;
+	uint64_t low = 0, high = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		uint64_t blocks = (jobs[i].length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
-		if (blocks > GCM_SHORT_BLOCKS) {
+		if (blocks > longest) {
 			one(gcm, &jobs[i]);
 			continue;
 		}
+		uint64_t bit = UINT64_C(1) << blocks % 64;
 		sorted->next[i] = LIST_END;
-		if ((sorted->lengths >> blocks & 1) != 0)
+		if (((blocks < 64 ? low : high) & bit) != 0)
 			sorted->next[sorted->last[blocks]] = (uint8_t)i;
 		else
 			sorted->first[blocks] = (uint8_t)i;
 		sorted->last[blocks] = (uint8_t)i;
-		sorted->lengths |= UINT64_C(1) << blocks;
+		if (blocks < 64)
+			low |= bit;
+		else
+			high |= bit;
 	}
+	sorted->low = low;
+	sorted->high = high;
 }
 
-// Up to four messages that wait to be enciphered together.
+// Messages that wait to be enciphered together.
 struct waiting {
-	const struct gcm_job *jobs[4];
+	const struct gcm_job *jobs[GCM_TOGETHER_MAX];
 	unsigned int count, least, most; // blocks
 };
 
-// Fewer than four are ipsec-mb's.
+// Too few are ipsec-mb's.
 static inline void flush(
-	const struct gcm *gcm, gcm_four pass_four, gcm_one one, struct waiting *waiting)
+	const struct gcm *gcm, gcm_together pass_together, gcm_one one, struct waiting *waiting)
 {
-	if (waiting->count == 4)
-		pass_four(waiting->jobs, waiting->most);
+	if (waiting->count == gcm->variant->together)
+		pass_together(waiting->jobs, waiting->most);
 	else
 		for (unsigned int i = 0; i < waiting->count; i++)
 			one(gcm, waiting->jobs[i]);
 	waiting->count = 0;
 }
 
+// The messages of `present`, those of `base` blocks and more.
+static inline __attribute__((always_inline)) void pass_lists(const struct gcm *gcm,
+	const struct gcm_job *jobs, const struct by_blocks *sorted, uint64_t present,
+	unsigned int base, gcm_together pass_together, gcm_one one, struct waiting *waiting)
+{
+	for (; present != 0; present &= present - 1) {
+		unsigned int blocks = base + (unsigned int)__builtin_ctzll(present);
+		if (waiting->count != 0 && blocks > waiting->least + GCM_MIX_BLOCKS)
+			flush(gcm, pass_together, one, waiting);
+		waiting->most = blocks;
+		for (unsigned int i = sorted->first[blocks]; i != LIST_END; i = sorted->next[i]) {
+			if (waiting->count == 0)
+				waiting->least = blocks;
+			waiting->jobs[waiting->count++] = &jobs[i];
+			if (waiting->count == gcm->variant->together)
+				flush(gcm, pass_together, one, waiting);
+		}
+	}
+}
+
 static inline void pass_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
-	gcm_four pass_four, gcm_one one)
+	gcm_together pass_together, gcm_one one)
 {
 	struct by_blocks sorted;
 	struct waiting waiting = {.count = 0};
 	sort(gcm, jobs, count, one, &sorted);
-	for (; sorted.lengths != 0; sorted.lengths &= sorted.lengths - 1) {
-		unsigned int blocks = (unsigned int)__builtin_ctzll(sorted.lengths);
-		if (waiting.count != 0 && blocks > waiting.least + GCM_MIX_BLOCKS)
-			flush(gcm, pass_four, one, &waiting);
-		waiting.most = blocks;
-		for (unsigned int i = sorted.first[blocks]; i != LIST_END; i = sorted.next[i]) {
-			if (waiting.count == 0)
-				waiting.least = blocks;
-			waiting.jobs[waiting.count++] = &jobs[i];
-			if (waiting.count == 4)
-				flush(gcm, pass_four, one, &waiting);
-		}
-	}
-	flush(gcm, pass_four, one, &waiting);
-	gcm->wipe();
+	pass_lists(gcm, jobs, &sorted, sorted.low, 0, pass_together, one, &waiting);
+	pass_lists(gcm, jobs, &sorted, sorted.high, 64, pass_together, one, &waiting);
+	flush(gcm, pass_together, one, &waiting);
+	gcm->variant->wipe();
 }
 
 void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
 {
-	if (gcm->encrypt_four != NULL)
-		pass_burst(gcm, jobs, count, gcm->encrypt_four, encrypt_one);
+	if (gcm->variant != NULL)
+		pass_burst(gcm, jobs, count, gcm->variant->encrypt, encrypt_one);
 	else
 		for (unsigned int i = 0; i < count; i++)
 			encrypt_one(gcm, &jobs[i]);
@@ -166,14 +183,14 @@ void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 
 void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
 {
-	if (gcm->decrypt_four != NULL)
-		pass_burst(gcm, jobs, count, gcm->decrypt_four, decrypt_one);
+	if (gcm->variant != NULL)
+		pass_burst(gcm, jobs, count, gcm->variant->decrypt, decrypt_one);
 	else
 		for (unsigned int i = 0; i < count; i++)
 			decrypt_one(gcm, &jobs[i]);
 }
 
-// ---- choice ----
+// ---- self-test ----
 
 #define TEST_LENGTH_MAX ((GCM_SHORT_BLOCKS + 8) * GCM_BLOCK_SIZE)
 
@@ -196,13 +213,16 @@ static uint64_t draw(struct self_test *test)
 	return test->state;
 }
 
+// A multiple of eight bytes.
 static void fill(struct self_test *test, uint8_t *bytes, size_t size)
 {
-	for (size_t i = 0; i < size; i++)
-		bytes[i] = (uint8_t)(draw(test) >> 32);
+	for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
+		uint64_t value = draw(test);
+		memcpy(bytes + i, &value, sizeof(value));
+	}
 }
 
-// Neighbours are of about one length, so that fours come about; every third burst mixes keys.
+// Neighbours are of about one length, so that many go together; every third burst mixes keys.
 static void make_burst(struct self_test *test, unsigned int number)
 {
 	for (unsigned int i = 0; i < GCM_BURST_MAX; i++) {
@@ -260,15 +280,54 @@ bool gcm_self_test(const struct gcm *gcm)
 	return equal;
 }
 
+// ---- choice ----
+
+// gcc 12 has no name for VAES.
+static bool has_wide_aes(void)
+{
+	unsigned int a, b, c, d;
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & bit_VAES) != 0 &&
+	       __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("bmi2");
+}
+
+static bool avx512_supported(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+	       has_wide_aes();
+}
+
+static bool avx2_supported(void)
+{
+	return __builtin_cpu_supports("avx2") && has_wide_aes();
+}
+
+const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
+	{
+		.supported = avx512_supported,
+		.together = 4,
+		.longest = GCM_OWN_POWER_BLOCKS, // there ipsec-mb is as fast
+		.encrypt = gcm_avx512_encrypt,
+		.decrypt = gcm_avx512_decrypt,
+		.wipe = gcm_avx512_wipe,
+	},
+	{
+		.supported = avx2_supported,
+		.together = 2,
+		.longest = GCM_SHORT_BLOCKS, // ipsec-mb 1.3 is never as fast
+		.encrypt = gcm_avx2_encrypt,
+		.decrypt = gcm_avx2_decrypt,
+		.wipe = gcm_avx2_wipe,
+	},
+};
+
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto)
 {
 	*gcm = (struct gcm){.manager = manager};
 	if (crypto == ESP_CRYPTO_IPSEC_MB)
 		return true;
-	if (!gcm_avx512_supported())
-		return crypto == ESP_CRYPTO_AUTO;
-	gcm->encrypt_four = gcm_avx512_encrypt_four;
-	gcm->decrypt_four = gcm_avx512_decrypt_four;
-	gcm->wipe = gcm_avx512_wipe;
-	return true;
+	for (unsigned int i = 0; i < GCM_VARIANTS && gcm->variant == NULL; i++)
+		if (gcm_variants[i].supported())
+			gcm->variant = &gcm_variants[i];
+	return gcm->variant != NULL || crypto == ESP_CRYPTO_AUTO;
 }

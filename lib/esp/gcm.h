@@ -4,9 +4,9 @@
 // AES-256-GCM over bursts (private to lib/esp, and to its tests and benchmark).
 //
 // intel-ipsec-mb enciphers one message a call, and a short one spends most of that on latency and
-// set-up. On CPUs with wide AES, short messages of a burst are therefore enciphered four at a time
-// (gcm_avx512.c). Long messages, and all of them elsewhere, are ipsec-mb's. Both give the same
-// bytes.
+// set-up. On CPUs with wide AES, short messages of a burst are therefore enciphered several at a
+// time (gcm_avx512.c: four, gcm_avx2.c: two). Long messages, and all of them elsewhere, are
+// ipsec-mb's. All give the same bytes.
 
 #pragma once
 
@@ -24,10 +24,15 @@
 #define GCM_SLOT_SIZE  16 // bytes that may be read at a nonce and at an AAD
 #define GCM_BURST_MAX  ESP_BURST_MAX
 #define GCM_BLOCK_SIZE 16
-// The longest message that is enciphered with others, in blocks. Beyond it ipsec-mb is as fast.
-#define GCM_SHORT_BLOCKS 40
-#define GCM_POWERS       (GCM_SHORT_BLOCKS + 2) // a short message, its AAD and the lengths
-#define GCM_MIX_BLOCKS   4                      // how many blocks four messages may differ by
+// The longest message that any variant enciphers with others, in blocks: Ethernet's. Its counters
+// fit a byte.
+#define GCM_SHORT_BLOCKS 96
+// The longest that has a power for every block, and powers for its AAD and the lengths.
+#define GCM_OWN_POWER_BLOCKS 40
+#define GCM_POWERS           (GCM_OWN_POWER_BLOCKS + 2)
+#define GCM_MIX_BLOCKS       4 // how many blocks messages that go together may differ by
+#define GCM_TOGETHER_MAX     4
+#define GCM_VARIANTS         2
 
 // An expanded key. `powers` are those of the hash key, highest first, each times x^-1 as the
 // reflected product wants it; what follows the first power may be read, and is zero.
@@ -49,14 +54,25 @@ struct gcm_job {
 	uint8_t *tag;         // GCM_TAG_SIZE bytes, written by both directions
 };
 
-// Four messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.
-typedef void (*gcm_four)(const struct gcm_job *const jobs[4], unsigned int blocks);
+// Messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.
+typedef void (*gcm_together)(const struct gcm_job *const *jobs, unsigned int blocks);
+
+// A cipher of several short messages at once.
+struct gcm_variant {
+	bool (*supported)(void);
+	unsigned int together; // how many, at most GCM_TOGETHER_MAX
+	unsigned int longest;  // blocks; what is longer is ipsec-mb's
+	gcm_together encrypt, decrypt;
+	void (*wipe)(void); // registers and stack, after the last call of a burst
+};
+
+// Best first.
+extern const struct gcm_variant gcm_variants[GCM_VARIANTS];
 
 // How bursts are enciphered; chosen once, then read by all workers.
 struct gcm {
 	const IMB_MGR *manager;
-	gcm_four encrypt_four, decrypt_four; // NULL: ipsec-mb for all
-	void (*wipe)(void);                  // registers and stack, after the last four
+	const struct gcm_variant *variant; // NULL: ipsec-mb for all
 };
 
 // What this CPU and `crypto` call for. `manager` is borrowed for the life of *gcm. False: the CPU
@@ -75,8 +91,10 @@ void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 // use the data when it differs.
 void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count);
 
-// gcm_avx512.c; only to be called on a CPU that has what its name says.
-bool gcm_avx512_supported(void);
-void gcm_avx512_encrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks);
-void gcm_avx512_decrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks);
+// Only to be called on a CPU that has what their names say, besides VAES, VPCLMULQDQ and BMI2.
+void gcm_avx512_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
+void gcm_avx512_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx512_wipe(void);
+void gcm_avx2_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
+void gcm_avx2_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
+void gcm_avx2_wipe(void);

@@ -22,19 +22,17 @@
 //
 // Nothing branches on or addresses by data or keys, only by lengths.
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include <rte_branch_prediction.h>
 
-#include "gcm.h"
+#include "gcm_wide.h"
 
-#define INLINE static inline __attribute__((always_inline))
 // All loops over messages and columns are unrolled, so that their registers are registers.
 #define FOUR(message) _Pragma("GCC unroll 4") for (unsigned int message = 0; message < 4; message++)
 
 // STACK_SIZE: at least the largest frame of a shape; the build fails when one is larger.
-enum { ROUNDS = 14, ROW_BYTES = 4 * GCM_BLOCK_SIZE, STACK_SIZE = 2048 };
+enum { ROW_BYTES = 4 * GCM_BLOCK_SIZE, STACK_SIZE = 2048 };
 
 // The four messages.
 struct four {
@@ -48,11 +46,6 @@ struct four {
 struct sum {
 	__m512i low, middle, high;
 };
-
-INLINE __m128i load16(const void *address)
-{
-	return _mm_loadu_si128(address);
-}
 
 // A column from four addresses.
 INLINE __m512i gather(const void *a, const void *b, const void *c, const void *d)
@@ -190,11 +183,6 @@ INLINE __m512i reduce(const struct sum *sum)
 		_mm512_clmulepi64_epi128(polynomial, middle, 0x00));
 }
 
-INLINE const uint8_t *power(const struct gcm_job *job, uint64_t exponent)
-{
-	return job->key->powers[GCM_POWERS - exponent];
-}
-
 INLINE void add_aads(struct sum *sum, const struct four *four)
 {
 	const struct gcm_job *const *jobs = four->jobs;
@@ -226,10 +214,10 @@ INLINE struct four start(const struct gcm_job *const jobs[4])
 	struct four four = {.jobs = jobs};
 	FOUR(i)
 	{
-		uint64_t blocks = (jobs[i]->length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
 		four.keys[i] = jobs[i]->key->schedule.expanded_keys;
 		four.data[i] = jobs[i]->data;
-		four.powers[i] = power(jobs[i], blocks + 1); // the last data block's is the second
+		// The last data block's is the second.
+		four.powers[i] = power(jobs[i], block_count(jobs[i]->length) + 1);
 	}
 	return four;
 }
@@ -393,28 +381,14 @@ INLINE void pass_blocks(
 	shapes[rows < 2 ? rows : 2][blocks % 4](jobs, rows);
 }
 
-void gcm_avx512_encrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks)
+void gcm_avx512_encrypt(const struct gcm_job *const *jobs, unsigned int blocks)
 {
 	pass_blocks(jobs, blocks, share_key(jobs) ? encrypt_one_key : encrypt_keys);
 }
 
-void gcm_avx512_decrypt_four(const struct gcm_job *const jobs[4], unsigned int blocks)
+void gcm_avx512_decrypt(const struct gcm_job *const *jobs, unsigned int blocks)
 {
 	pass_blocks(jobs, blocks, share_key(jobs) ? decrypt_one_key : decrypt_keys);
-}
-
-// gcc 12 has no name for it.
-static bool has_vaes(void)
-{
-	unsigned int a, b, c, d;
-	return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & bit_VAES) != 0;
-}
-
-bool gcm_avx512_supported(void)
-{
-	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-	       __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("vpclmulqdq") && has_vaes();
 }
 
 #define WIPE(number)                                                                   \

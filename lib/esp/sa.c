@@ -44,9 +44,9 @@ enum esp_crypto_problem esp_crypto_choose(enum esp_crypto wanted, enum esp_crypt
 	IMB_MGR *manager = new_manager();
 	if (manager == NULL || !gcm_choose(&gcm, manager, wanted))
 		problem = ESP_CRYPTO_UNSUPPORTED;
-	else if (gcm.encrypt_four != NULL && !gcm_self_test(&gcm))
+	else if (gcm.variant != NULL && !gcm_self_test(&gcm))
 		problem = ESP_CRYPTO_WRONG;
-	else if (gcm.encrypt_four != NULL)
+	else if (gcm.variant != NULL)
 		*chosen = ESP_CRYPTO_BURST;
 	if (manager != NULL)
 		free_mb_mgr(manager);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// The burst cipher gives the same bytes as ipsec-mb, and touches no others.
+// The burst cipher, each variant of it that this CPU can run, gives the same bytes as ipsec-mb, and
+// touches no others.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #define LENGTH_MAX 9216
 #define MARGIN     64 // bytes around each message that must stay as they are
 #define KEYS       5
+#define SHORT_MAX  (GCM_SHORT_BLOCKS * GCM_BLOCK_SIZE)
 
 struct message {
 	uint8_t bytes[MARGIN + LENGTH_MAX + MARGIN];
@@ -71,12 +73,8 @@ static void set_message(unsigned int i, uint64_t length, uint64_t aad_length,
 }
 
 // The reference computes each message by itself, so that nothing of the burst is in it.
-static void check(unsigned int count, bool encrypt)
+static void compare(unsigned int count, bool encrypt)
 {
-	if (encrypt)
-		gcm_encrypt_burst(&burst, jobs, count);
-	else
-		gcm_decrypt_burst(&burst, jobs, count);
 	for (unsigned int i = 0; i < count; i++) {
 		struct gcm_job job = jobs[i];
 		job.data = expected[i].bytes + MARGIN;
@@ -94,7 +92,16 @@ static void check(unsigned int count, bool encrypt)
 	}
 }
 
-// Four of a length go together. Up to 1,200 bytes each length has its neighbours' too.
+static void check(unsigned int count, bool encrypt)
+{
+	if (encrypt)
+		gcm_encrypt_burst(&burst, jobs, count);
+	else
+		gcm_decrypt_burst(&burst, jobs, count);
+	compare(count, encrypt);
+}
+
+// All of a length go together. What is short goes with different keys, too.
 static void test_every_length(void **unused)
 {
 	(void)unused;
@@ -102,7 +109,7 @@ static void test_every_length(void **unused)
 		for (unsigned int i = 0; i < 4; i++)
 			set_message(i, length, i % 2 == 0 ? 8 : 12, &keys[0], RANDOM);
 		check(4, length % 2 == 0);
-		if (length > 1200)
+		if (length > SHORT_MAX + 64)
 			continue;
 		for (unsigned int i = 0; i < 4; i++)
 			set_message(i, length, 8, &keys[i], RANDOM);
@@ -110,16 +117,38 @@ static void test_every_length(void **unused)
 	}
 }
 
-// Lengths that differ within a four, both directions, each position the shortest once.
+// Lengths that differ within those that go together, each position the shortest once, in both
+// directions, with one key and with several.
 static void test_neighbouring_lengths(void **unused)
 {
 	(void)unused;
-	for (uint64_t length = 0; length <= (GCM_SHORT_BLOCKS + 2) * GCM_BLOCK_SIZE; length++) {
-		for (unsigned int i = 0; i < 4; i++)
-			set_message(
-				i, length + draw() % 70, 8 + 4 * (draw() % 2), &keys[0], RANDOM);
-		set_message(length % 4, length, 8, &keys[0], RANDOM);
-		check(4, length % 3 != 0);
+	for (uint64_t length = 0; length <= SHORT_MAX + 32; length++)
+		for (unsigned int round = 0; round < 4; round++) {
+			for (unsigned int i = 0; i < 4; i++)
+				set_message(i, length + (i == length % 4 ? 0 : draw() % 70),
+					8 + 4 * (draw() % 2), &keys[round / 2 * i], RANDOM);
+			check(4, round % 2 == 0);
+		}
+}
+
+// gcm.c gives the shortest first; the variants don't depend on it.
+static void test_any_order(void **unused)
+{
+	(void)unused;
+	const struct gcm_variant *variant = burst.variant;
+	if (variant == NULL)
+		return;
+	const struct gcm_job *pointers[GCM_TOGETHER_MAX];
+	for (uint64_t length = 0; length <= variant->longest * GCM_BLOCK_SIZE; length++) {
+		for (unsigned int i = 0; i < variant->together; i++) {
+			uint64_t less = i * GCM_MIX_BLOCKS * GCM_BLOCK_SIZE / variant->together;
+			set_message(i, length < less ? 0 : length - less, 8, &keys[length % 2 * i],
+				RANDOM);
+			pointers[i] = &jobs[i];
+		}
+		unsigned int blocks = (unsigned int)(length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
+		(length % 3 == 0 ? variant->encrypt : variant->decrypt)(pointers, blocks);
+		compare(variant->together, length % 3 == 0);
 	}
 }
 
@@ -129,7 +158,7 @@ static uint64_t random_length(void)
 	case 0:
 		return draw() % 80;
 	case 1:
-		return draw() % (GCM_SHORT_BLOCKS * GCM_BLOCK_SIZE + 20);
+		return draw() % (SHORT_MAX + 20);
 	case 2:
 		return 68;
 	default:
@@ -192,9 +221,11 @@ static void test_end_of_memory(void **unused)
 		assert_true(pages[i] != MAP_FAILED);
 		assert_int_equal(mprotect(pages[i] + PAGE, PAGE, PROT_NONE), 0);
 	}
-	for (uint64_t length = 0; length < GCM_SHORT_BLOCKS * GCM_BLOCK_SIZE; length++) {
+	for (uint64_t round = 0; round < 2 * SHORT_MAX; round++) {
+		uint64_t length = round / 2;
 		for (unsigned int i = 0; i < 4; i++) {
-			uint64_t shorter = length - (i * 16 < length ? i * 16 : length);
+			uint64_t less = round % 2 == 0 ? i * 16 : i % 2 * 64;
+			uint64_t shorter = length - (less < length ? less : length);
 			set_message(i, shorter, 8, &keys[0], RANDOM);
 			jobs[i].data = pages[i] + PAGE - GCM_TAG_SIZE - shorter;
 			jobs[i].tag = jobs[i].data + shorter;
@@ -210,49 +241,45 @@ static void test_self_test(void **unused)
 {
 	(void)unused;
 	assert_true(gcm_self_test(&burst));
-	if (burst.encrypt_four == NULL)
+	if (burst.variant == NULL)
 		return;
 	// One that encrypts where it should decrypt.
-	struct gcm wrong = burst;
-	wrong.decrypt_four = burst.encrypt_four;
+	struct gcm_variant variant = *burst.variant;
+	variant.decrypt = variant.encrypt;
+	const struct gcm wrong = {.manager = burst.manager, .variant = &variant};
 	assert_false(gcm_self_test(&wrong));
 }
 
 static void test_choice(void **unused)
 {
 	(void)unused;
+	const struct gcm_variant *best = NULL;
+	for (unsigned int i = 0; i < GCM_VARIANTS && best == NULL; i++)
+		if (gcm_variants[i].supported())
+			best = &gcm_variants[i];
+	struct gcm gcm;
+	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_AUTO));
+	assert_ptr_equal(gcm.variant, best);
+	assert_int_equal(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_BURST), best != NULL);
+	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_IPSEC_MB));
+	assert_null(gcm.variant);
+
 	enum esp_crypto chosen;
 	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_IPSEC_MB, &chosen), ESP_CRYPTO_FINE);
 	assert_int_equal(chosen, ESP_CRYPTO_IPSEC_MB);
 	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_AUTO, &chosen), ESP_CRYPTO_FINE);
-	assert_int_equal(
-		chosen, burst.encrypt_four != NULL ? ESP_CRYPTO_BURST : ESP_CRYPTO_IPSEC_MB);
+	assert_int_equal(chosen, best != NULL ? ESP_CRYPTO_BURST : ESP_CRYPTO_IPSEC_MB);
 	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_BURST, &chosen),
-		burst.encrypt_four != NULL ? ESP_CRYPTO_FINE : ESP_CRYPTO_UNSUPPORTED);
+		best != NULL ? ESP_CRYPTO_FINE : ESP_CRYPTO_UNSUPPORTED);
 }
 
-static int set_up(void **unused)
-{
-	(void)unused;
-	IMB_MGR *manager = alloc_mb_mgr(0);
-	init_mb_mgr_auto(manager, NULL);
-	gcm_choose(&reference, manager, ESP_CRYPTO_IPSEC_MB);
-	gcm_choose(&burst, manager, ESP_CRYPTO_AUTO);
-	if (burst.encrypt_four == NULL)
-		print_message("the burst cipher is not for this CPU: ipsec-mb against itself\n");
-	for (unsigned int i = 0; i < KEYS; i++) {
-		uint8_t bytes[GCM_KEY_SIZE];
-		fill(bytes, sizeof(bytes), RANDOM);
-		gcm_key_expand(manager, &keys[i], bytes);
-	}
-	return 0;
-}
-
-int main(void)
+// `variant`: NULL for ipsec-mb against itself.
+static int run(const char *name, const struct gcm_variant *variant)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_length),
 		cmocka_unit_test(test_neighbouring_lengths),
+		cmocka_unit_test(test_any_order),
 		cmocka_unit_test(test_mixtures),
 		cmocka_unit_test(test_aad_lengths),
 		cmocka_unit_test(test_odd_keys),
@@ -260,5 +287,27 @@ int main(void)
 		cmocka_unit_test(test_self_test),
 		cmocka_unit_test(test_choice),
 	};
-	return cmocka_run_group_tests(tests, set_up, NULL);
+	burst.variant = variant;
+	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
+	IMB_MGR *manager = alloc_mb_mgr(0);
+	init_mb_mgr_auto(manager, NULL);
+	reference.manager = burst.manager = manager;
+	for (unsigned int i = 0; i < KEYS; i++) {
+		uint8_t bytes[GCM_KEY_SIZE];
+		fill(bytes, sizeof(bytes), RANDOM);
+		gcm_key_expand(manager, &keys[i], bytes);
+	}
+	int failed = run("ipsec-mb", NULL);
+	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
+		if (gcm_variants[i].supported())
+			failed += run(names[i], &gcm_variants[i]);
+		else
+			print_message("the burst cipher with %s is not for this CPU\n", names[i]);
+	free_mb_mgr(manager);
+	return failed;
 }

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "eal.h"
-#include "esp/gcm.h"
+#include "esp/sa.h"
 #include "esp_helpers.h"
 
 #define VECTOR_MAX 1024
@@ -107,7 +107,7 @@ static void check_gcm(const struct gcm *gcm, struct gcm_vector *vectors, unsigne
 	static struct gcm_vector some[ESP_BURST_MAX];
 	unsigned int fit = 0;
 	for (unsigned int i = 0; i < count; i++) {
-		if (gcm->encrypt_four != NULL && vectors[i].aad_length > GCM_SLOT_SIZE)
+		if (gcm->variant != NULL && vectors[i].aad_length > GCM_SLOT_SIZE)
 			continue;
 		some[fit++] = vectors[i];
 	}
@@ -134,13 +134,8 @@ static void check_gcm_file(const char *name, const struct gcm_names *names, unsi
 	}
 	fclose(file);
 	assert_int_equal(count, expected);
-	struct gcm gcm;
-	assert_true(gcm_choose(&gcm, manager, ESP_CRYPTO_IPSEC_MB));
+	struct gcm gcm = {.manager = manager, .variant = context->gcm.variant};
 	check_gcm(&gcm, vectors, count);
-	if (gcm_choose(&gcm, manager, ESP_CRYPTO_BURST))
-		check_gcm(&gcm, vectors, count);
-	else
-		print_message("burst cipher: not on this CPU\n");
 	free_mb_mgr(manager);
 }
 
@@ -250,20 +245,33 @@ static void test_scapy_packets(void **state)
 	assert_int_equal(count, 100);
 }
 
-int main(void)
+// `variant`: NULL for ipsec-mb.
+static int run(const char *name, const struct gcm_variant *variant)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
-	if (context == NULL)
-		return 1;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nist_gcm),
 		cmocka_unit_test(test_draft_gcm),
 		cmocka_unit_test(test_draft_packets),
 		cmocka_unit_test(test_scapy_packets),
 	};
-	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	context->gcm.variant = variant;
+	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
+	if (test_eal_start("64") != 0)
+		return 1;
+	context = esp_context_create(0, ESP_CRYPTO_IPSEC_MB);
+	if (context == NULL)
+		return 1;
+	int failed = run("ipsec-mb", NULL);
+	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
+		if (gcm_variants[i].supported())
+			failed += run(names[i], &gcm_variants[i]);
+		else
+			print_message("the burst cipher with %s is not for this CPU\n", names[i]);
 	esp_context_destroy(context);
 	return failed;
 }
