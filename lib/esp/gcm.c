@@ -304,6 +304,7 @@ static bool avx2_supported(void)
 
 const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 	{
+		.name = "AVX-512",
 		.supported = avx512_supported,
 		.together = 4,
 		.longest = GCM_OWN_POWER_BLOCKS, // there ipsec-mb is as fast
@@ -312,6 +313,7 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 		.wipe = gcm_avx512_wipe,
 	},
 	{
+		.name = "AVX2",
 		.supported = avx2_supported,
 		.together = 2,
 		.longest = GCM_SHORT_BLOCKS, // ipsec-mb 1.3 is never as fast

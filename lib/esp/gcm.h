@@ -59,6 +59,7 @@ typedef void (*gcm_together)(const struct gcm_job *const *jobs, unsigned int blo
 
 // A cipher of several short messages at once.
 struct gcm_variant {
+	const char *name; // of the vector instructions
 	bool (*supported)(void);
 	unsigned int together; // how many, at most GCM_TOGETHER_MAX
 	unsigned int longest;  // blocks; what is longer is ipsec-mb's

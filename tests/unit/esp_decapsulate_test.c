@@ -10,7 +10,6 @@
 
 #include <cmocka.h>
 
-#include "eal.h"
 #include "esp_helpers.h"
 
 #define ESP_AROUND (ESP_HEADER_SIZE + ESP_IV_SIZE + ESP_ICV_SIZE)
@@ -596,9 +595,7 @@ static void test_mixed_bursts(void **state)
 
 int main(void)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
+	context = test_esp_start(ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {

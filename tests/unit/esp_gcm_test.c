@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #include "esp/gcm.h"
+#include "esp_helpers.h"
 
 #define LENGTH_MAX 9216
 #define MARGIN     64 // bytes around each message that must stay as they are
@@ -36,10 +37,7 @@ static uint64_t state = 88172645463325252u;
 
 static uint64_t draw(void)
 {
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
+	return test_random(&state);
 }
 
 static void fill(uint8_t *bytes, size_t size, enum contents contents)
@@ -293,7 +291,6 @@ static int run(const char *name, const struct gcm_variant *variant)
 
 int main(void)
 {
-	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
 	IMB_MGR *manager = alloc_mb_mgr(0);
 	init_mb_mgr_auto(manager, NULL);
 	reference.manager = burst.manager = manager;
@@ -302,12 +299,7 @@ int main(void)
 		fill(bytes, sizeof(bytes), RANDOM);
 		gcm_key_expand(manager, &keys[i], bytes);
 	}
-	int failed = run("ipsec-mb", NULL);
-	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
-		if (gcm_variants[i].supported())
-			failed += run(names[i], &gcm_variants[i]);
-		else
-			print_message("the burst cipher with %s is not for this CPU\n", names[i]);
+	int failed = test_each_cipher(run);
 	free_mb_mgr(manager);
 	return failed;
 }

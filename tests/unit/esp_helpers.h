@@ -15,7 +15,9 @@
 #include <intel-ipsec-mb.h>
 #include <rte_mbuf.h>
 
+#include "eal.h"
 #include "esp/esp.h"
+#include "esp/gcm.h"
 
 #define TEST_HEADROOM    128
 #define TEST_TAILROOM    64
@@ -24,6 +26,26 @@
 #define TEST_PROTOCOL_V4 4
 #define TEST_PROTOCOL_V6 41
 #define TEST_DUMMY       59
+
+// For main: starts EAL. NULL when that or the context fails.
+static inline struct esp_context *test_esp_start(enum esp_crypto crypto)
+{
+	return test_eal_start("64") == 0 ? esp_context_create(0, crypto) : NULL;
+}
+
+// Runs tests with ipsec-mb alone (NULL) and with each variant of the burst cipher that this CPU
+// has; returns how many failed.
+static inline int test_each_cipher(int (*run)(const char *name, const struct gcm_variant *variant))
+{
+	int failed = run("ipsec-mb", NULL);
+	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
+		if (gcm_variants[i].supported())
+			failed += run(gcm_variants[i].name, &gcm_variants[i]);
+		else
+			printf("the burst cipher with %s is not for this CPU\n",
+				gcm_variants[i].name);
+	return failed;
+}
 
 // splitmix64: small, and the same on every machine.
 static inline uint64_t test_random(uint64_t *state)

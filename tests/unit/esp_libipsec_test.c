@@ -11,7 +11,6 @@
 
 #include <cmocka.h>
 
-#include "eal.h"
 #include "esp_helpers.h"
 
 #define OUTER_MAX 1500
@@ -119,9 +118,7 @@ static void test_captures(void **state)
 
 int main(void)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
+	context = test_esp_start(ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_captures)};

@@ -10,7 +10,6 @@
 
 #include <cmocka.h>
 
-#include "eal.h"
 #include "esp_helpers.h"
 
 static struct esp_context *context;
@@ -500,9 +499,7 @@ static void test_no_mapping(void **state)
 
 int main(void)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
+	context = test_esp_start(ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {

@@ -12,7 +12,6 @@
 
 #include <rte_cycles.h>
 
-#include "eal.h"
 #include "esp/sa.h"
 #include "esp_helpers.h"
 
@@ -248,9 +247,7 @@ static void test_senders_differ(void **state)
 
 int main(void)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
+	context = test_esp_start(ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {

@@ -10,7 +10,6 @@
 
 #include <cmocka.h>
 
-#include "eal.h"
 #include "esp_helpers.h"
 
 static struct esp_context *context;
@@ -591,9 +590,7 @@ static void test_outer_header_changes(void **state)
 
 int main(void)
 {
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_AUTO);
+	context = test_esp_start(ESP_CRYPTO_AUTO);
 	if (context == NULL)
 		return 1;
 	const struct CMUnitTest tests[] = {

@@ -10,7 +10,6 @@
 
 #include <cmocka.h>
 
-#include "eal.h"
 #include "esp/sa.h"
 #include "esp_helpers.h"
 
@@ -260,18 +259,10 @@ static int run(const char *name, const struct gcm_variant *variant)
 
 int main(void)
 {
-	static const char *const names[GCM_VARIANTS] = {"AVX-512", "AVX2"};
-	if (test_eal_start("64") != 0)
-		return 1;
-	context = esp_context_create(0, ESP_CRYPTO_IPSEC_MB);
+	context = test_esp_start(ESP_CRYPTO_IPSEC_MB);
 	if (context == NULL)
 		return 1;
-	int failed = run("ipsec-mb", NULL);
-	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
-		if (gcm_variants[i].supported())
-			failed += run(names[i], &gcm_variants[i]);
-		else
-			print_message("the burst cipher with %s is not for this CPU\n", names[i]);
+	int failed = test_each_cipher(run);
 	esp_context_destroy(context);
 	return failed;
 }
