@@ -30,7 +30,7 @@ import time
 from scapy.layers.inet import UDP
 
 import esp
-from testbed import BUILD, PATIENCE, ROOT, run, wait_until
+from testbed import BUILD, PATIENCE, ROOT, Daemon, run, wait_until
 from topologies import Pair
 
 CHARON = pathlib.Path("/usr/lib/ipsec/charon")
@@ -165,7 +165,7 @@ def parse_raw(text):
     return messages
 
 
-class Charon:
+class Charon(Daemon):
     """A charon of its own in a namespace. `connections` (name to connection() result) and
     `settings` (those of strongswan.conf's section charon) may be changed until start; connections
     also later, followed by load()."""
@@ -307,27 +307,9 @@ class Charon:
                          if re.search(words, line)), None)
         return wait_until(line, f"the log of {self.label} says {words!r}", seconds)
 
-    def end(self, number=signal.SIGTERM, seconds=10):
-        if self.process is None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(seconds * PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"charon of {self.label} did not end within {seconds} s")
-
     def stop(self):
         """In good order: it tells its peers."""
         self.end()
-
-    def kill(self):
-        self.end(signal.SIGKILL)
-
-    @property
-    def alive(self):
-        return self.process is not None and self.process.poll() is None
 
     def tail(self, lines=60):
         output = self.directory / "output"

@@ -295,7 +295,33 @@ def write_config(path, config):
     path.write_text("".join(f"{key} = {libconfig(item)};\n" for key, item in config.items()))
 
 
-class Gateway:
+class Daemon:
+    """A program that a test starts and ends. Whoever derives from it sets `process` and `label`."""
+
+    process = None
+
+    def end(self, number=signal.SIGTERM, seconds=10):
+        """Ends the process and returns its exit status; None when there was none."""
+        if self.process is None:
+            return None
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.label} did not end within {seconds} s of "
+                                 f"{signal.Signals(number).name}")
+
+    def kill(self):
+        self.end(signal.SIGKILL)
+
+    @property
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+
+class Gateway(Daemon):
     """An espgw of its own in a namespace. `config` may be changed until start."""
 
     def __init__(self, namespace, config, directory=None):
@@ -372,27 +398,11 @@ class Gateway:
     def end(self, number=signal.SIGTERM, seconds=10):
         """Ends the process and returns its exit status."""
         self.disconnect()
-        if self.process is None:
-            return None
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(seconds * PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"{self.label} did not end within {seconds} s of "
-                                 f"{signal.Signals(number).name}")
+        return super().end(number, seconds)
 
     def stop(self):
         status = self.end()
         assert status in (0, None), f"{self.label} stopped with {status}:\n{self.tail()}"
-
-    def kill(self):
-        self.end(signal.SIGKILL)
-
-    @property
-    def alive(self):
-        return self.process is not None and self.process.poll() is None
 
     def tail(self, lines=60):
         if not self.log.exists():
