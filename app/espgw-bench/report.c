@@ -122,18 +122,32 @@ static json_t *way_object(const struct bench_row *row, enum bench_way way, bool 
 		"over", figure->median - raw, "ratio", figure->median / raw);
 }
 
+// The gateway as it is by default on this CPU, beside ipsec-mb's call.
+static void put_gateway(
+	json_t *object, const struct bench_result *result, const struct bench_row *row)
+{
+	bool burst = (result->ways >> BENCH_ESPGW_BURST & 1) != 0;
+	double cycles = row->cycles[burst ? BENCH_ESPGW_BURST : BENCH_ESPGW_IPSEC_MB].median;
+	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
+	json_object_set_new(object, "cycles", json_real(cycles));
+	json_object_set_new(object, "raw", json_real(raw));
+	json_object_set_new(object, "ratio", json_real(cycles / raw));
+}
+
 static json_t *row_object(const struct bench_result *result, const struct bench_row *row,
 	const struct bench_options *options)
 {
-	bool noisy = bench_row_is_noisy(result, row);
+	bool noisy = bench_row_is_noisy(result, row), refused = noisy && !options->allow_noise;
 	json_t *ways = json_object();
 	for (unsigned int way = 0; way < BENCH_WAYS; way++)
 		if (result->ways >> way & 1)
-			json_object_set_new(ways, bench_ways[way],
-				way_object(row, way, noisy && !options->allow_noise));
-	return json_pack("{s:s, s:s, s:i, s:i, s:b, s:o}", "path", bench_paths[row->path], "size",
-		bench_sizes[row->size], "burst", (int)bench_bursts[row->burst], "rounds",
+			json_object_set_new(ways, bench_ways[way], way_object(row, way, refused));
+	json_t *object = json_pack("{s:s, s:s, s:i, s:i, s:b, s:o}", "path", bench_paths[row->path],
+		"size", bench_sizes[row->size], "burst", (int)bench_bursts[row->burst], "rounds",
 		(int)row->rounds, "noisy", noisy, "ways", ways);
+	if (!refused)
+		put_gateway(object, result, row);
+	return object;
 }
 
 static json_t *machine_object(const struct bench_options *options)
