@@ -28,83 +28,125 @@ static struct way read_way(struct worker *worker, uint32_t index)
 	return way;
 }
 
-// Counts what was encapsulated, once per run of neighbours that share a tunnel.
-static void count_packets(
-	struct worker *worker, const uint32_t *tunnels, const uint32_t *sizes, unsigned int count)
-{
-	for (unsigned int i = 0; i < count;) {
-		uint32_t tunnel = tunnels[i];
-		unsigned int begin = i;
-		uint64_t bytes = 0;
-		for (; i < count && tunnels[i] == tunnel; i++)
-			bytes += sizes[i];
-		worker->slot->tunnels[tunnel].out_packets += i - begin;
-		worker->slot->tunnels[tunnel].out_bytes += bytes;
-	}
-}
+// Neighbours in a burst that share a tunnel: packets [begin, end).
+struct run {
+	unsigned int begin, end;
+	uint32_t tunnel;
+	unsigned int packets; // that leave
+	uint64_t bytes;       // of these, before encapsulation
+};
 
 // A burst on its way: packet i of it leaves by tunnels[i].
 struct leaving {
-	unsigned int count;
+	unsigned int count, run_count;
+	struct rte_mbuf **packets;
+	uint32_t *tunnels;
 	struct esp_sa_out *sas[BURST_MAX];
-	uint32_t adjacencies[BURST_MAX], tunnels[BURST_MAX], sizes[BURST_MAX];
+	uint32_t adjacencies[BURST_MAX];
+	struct run runs[BURST_MAX];
 };
 
-// Keeps the packets that have a way, in order.
-static void find_ways(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
-	unsigned int count, struct leaving *leaving)
+// Drops the packets of [begin, end) that can't go this way, and moves the others to where
+// leaving->count is. Returns the end of those.
+static __attribute__((noinline)) unsigned int refuse_some(struct worker *worker,
+	struct leaving *leaving, const struct way *way, unsigned int begin, unsigned int end)
 {
-	uint32_t read = NO_TUNNEL;
-	struct way way = {0};
-	leaving->count = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		if (tunnels[i] != read) {
-			read = tunnels[i];
-			way = read_way(worker, read);
+	unsigned int at = leaving->count;
+	for (unsigned int i = begin; i < end; i++) {
+		struct rte_mbuf *packet = leaving->packets[i];
+		uint32_t tunnel = leaving->tunnels[i];
+		if (packet->pkt_len > way->mtu)
+			worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, tunnel);
+		else if (way->reason != DROP_NONE)
+			worker_drop_of_tunnel(worker, packet, way->reason, tunnel);
+		else {
+			leaving->packets[at] = packet;
+			leaving->tunnels[at++] = tunnel;
 		}
-		uint32_t size = packets[i]->pkt_len;
-		enum drop_reason reason = size > way.mtu ? DROP_TOO_BIG : way.reason;
-		if (unlikely(reason != DROP_NONE)) {
-			worker_drop_of_tunnel(worker, packets[i], reason, tunnels[i]);
-			continue;
-		}
-		unsigned int at = leaving->count++;
-		leaving->sas[at] = way.sa;
-		leaving->adjacencies[at] = way.adjacency;
-		leaving->tunnels[at] = tunnels[i];
-		leaving->sizes[at] = size;
-		packets[at] = packets[i];
 	}
+	return at;
 }
 
-// Drops what encapsulation refused and closes the gaps.
-static void drop_refused(struct worker *worker, struct rte_mbuf **packets, const uint8_t *drops,
-	struct leaving *leaving)
+static unsigned int end_of_run(const uint32_t *tunnels, unsigned int begin, unsigned int count)
+{
+	unsigned int end = begin + 1;
+	while (end < count && tunnels[end] == tunnels[begin])
+		end++;
+	return end;
+}
+
+// Finds the way of packets [begin, end), which share a tunnel. All before leaving->count have one.
+static inline void find_way(
+	struct worker *worker, struct leaving *leaving, unsigned int begin, unsigned int end)
+{
+	struct way way = read_way(worker, leaving->tunnels[begin]);
+	struct run *run = &leaving->runs[leaving->run_count++];
+	run->tunnel = leaving->tunnels[begin];
+	bool too_big = false;
+	for (unsigned int i = begin; i < end; i++)
+		too_big |= leaving->packets[i]->pkt_len > way.mtu;
+	run->begin = leaving->count;
+	run->end = end;
+	if (unlikely(too_big || way.reason != DROP_NONE || run->begin != begin))
+		run->end = refuse_some(worker, leaving, &way, begin, end);
+	run->packets = run->end - run->begin;
+	run->bytes = 0;
+	for (unsigned int i = run->begin; i < run->end; i++) {
+		run->bytes += leaving->packets[i]->pkt_len;
+		leaving->sas[i] = way.sa;
+		leaving->adjacencies[i] = way.adjacency;
+	}
+	leaving->count = run->end;
+}
+
+// Drops what encapsulation refused, which is as it was, and closes the gaps.
+static __attribute__((noinline)) void drop_refused(
+	struct worker *worker, const uint8_t *drops, struct leaving *leaving)
 {
 	unsigned int good = 0;
+	struct run *run = leaving->runs;
 	for (unsigned int i = 0; i < leaving->count; i++) {
+		while (i >= run->end)
+			run++;
+		struct rte_mbuf *packet = leaving->packets[i];
 		if (drops[i] != DROP_NONE) {
-			worker_drop_of_tunnel(worker, packets[i], drops[i], leaving->tunnels[i]);
+			run->packets--;
+			run->bytes -= packet->pkt_len;
+			worker_drop_of_tunnel(worker, packet, drops[i], leaving->tunnels[i]);
 			continue;
 		}
 		leaving->adjacencies[good] = leaving->adjacencies[i];
 		leaving->tunnels[good] = leaving->tunnels[i];
-		leaving->sizes[good] = leaving->sizes[i];
-		packets[good++] = packets[i];
+		leaving->packets[good++] = packet;
 	}
 	leaving->count = good;
 }
 
-void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
-	unsigned int count)
+static void count_packets(struct worker *worker, const struct leaving *leaving)
+{
+	for (unsigned int i = 0; i < leaving->run_count; i++) {
+		struct telemetry_tunnel *counters = &worker->slot->tunnels[leaving->runs[i].tunnel];
+		counters->out_packets += leaving->runs[i].packets;
+		counters->out_bytes += leaving->runs[i].bytes;
+	}
+}
+
+void encapsulate_burst(
+	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
 {
 	struct leaving leaving;
 	uint8_t drops[BURST_MAX];
-	find_ways(worker, packets, tunnels, count, &leaving);
+	leaving.count = leaving.run_count = 0;
+	leaving.packets = packets;
+	leaving.tunnels = tunnels;
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		end = end_of_run(tunnels, begin, count);
+		find_way(worker, &leaving, begin, end);
+	}
 	if (leaving.count == 0)
 		return;
 	if (unlikely(esp_encapsulate(worker->esp, packets, leaving.sas, drops, leaving.count) != 0))
-		drop_refused(worker, packets, drops, &leaving);
-	count_packets(worker, leaving.tunnels, leaving.sizes, leaving.count);
-	transmit_burst(worker, packets, leaving.adjacencies, leaving.tunnels, leaving.count);
+		drop_refused(worker, drops, &leaving);
+	count_packets(worker, &leaving);
+	transmit_burst(worker, packets, leaving.adjacencies, tunnels, leaving.count);
 }

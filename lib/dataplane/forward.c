@@ -5,40 +5,56 @@
 
 #include "internal.h"
 
-enum { BY_SOURCE, BY_DESTINATION };
+// The targets of the packets' sources and destinations.
+struct targets {
+	struct route_target sources[BURST_MAX], destinations[BURST_MAX];
+};
 
-// Looks up the source or destination of each packet of the burst.
-static void look_up(const struct route_table *routes, struct rte_mbuf *const *packets, int by,
-	struct route_target *targets, unsigned int count)
+// The IPv6 packets of a burst (a bit each).
+static __attribute__((noinline)) void look_up6(const struct route_table *routes,
+	struct rte_mbuf *const *packets, size_t address_offset, uint64_t which,
+	struct route_target *targets)
 {
-	uint32_t addresses4[BURST_MAX];
-	uint8_t addresses6[BURST_MAX][16], which6[BURST_MAX], which4[BURST_MAX];
+	uint8_t addresses[BURST_MAX][16];
 	struct route_target found[BURST_MAX];
-	unsigned int count4 = 0, count6 = 0;
-	for (unsigned int i = 0; i < count; i++) {
+	unsigned int count = 0;
+	for (uint64_t left = which; left != 0; left &= left - 1)
+		memcpy(addresses[count++],
+			rte_pktmbuf_mtod_offset(
+				packets[__builtin_ctzll(left)], const uint8_t *, address_offset),
+			16);
+	route_lookup6(routes, (const uint8_t(*)[16])addresses, found, count);
+	for (unsigned int i = 0; which != 0; which &= which - 1)
+		targets[__builtin_ctzll(which)] = found[i++];
+}
+
+// Looks up the destinations of the burst and, for packets from a tunnel, the sources. In the place
+// of IPv6 addresses any IPv4 address is looked up, and the result written over.
+static __rte_always_inline void look_up(const struct route_table *routes,
+	struct rte_mbuf *const *packets, bool sources_too, struct targets *targets,
+	unsigned int count)
+{
+	uint32_t sources[BURST_MAX], destinations[BURST_MAX];
+	uint64_t ipv6 = 0;
+	unsigned int i = 0;
+	do { // a burst is not empty
 		const uint8_t *ip = rte_pktmbuf_mtod(packets[i], const uint8_t *);
-		if (likely(ip[0] >> 4 == 4)) {
-			const struct rte_ipv4_hdr *ip4 = (const struct rte_ipv4_hdr *)ip;
-			uint32_t address = by == BY_SOURCE ? ip4->src_addr : ip4->dst_addr;
-			which4[count4] = (uint8_t)i;
-			addresses4[count4++] = rte_be_to_cpu_32(address);
-		} else {
-			const struct rte_ipv6_hdr *ip6 = (const struct rte_ipv6_hdr *)ip;
-			which6[count6] = (uint8_t)i;
-			memcpy(addresses6[count6++],
-				by == BY_SOURCE ? ip6->src_addr : ip6->dst_addr, 16);
-		}
-	}
-	if (likely(count4 == count)) {
-		route_lookup4(routes, addresses4, targets, count);
+		const struct rte_ipv4_hdr *ip4 = (const struct rte_ipv4_hdr *)ip;
+		ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << i;
+		destinations[i] = rte_be_to_cpu_32(ip4->dst_addr);
+		if (sources_too)
+			sources[i] = rte_be_to_cpu_32(ip4->src_addr);
+	} while (++i < count);
+	route_lookup4(routes, destinations, targets->destinations, count);
+	if (sources_too)
+		route_lookup4(routes, sources, targets->sources, count);
+	if (likely(ipv6 == 0))
 		return;
-	}
-	route_lookup4(routes, addresses4, found, count4);
-	for (unsigned int i = 0; i < count4; i++)
-		targets[which4[i]] = found[i];
-	route_lookup6(routes, (const uint8_t(*)[16])addresses6, found, count6);
-	for (unsigned int i = 0; i < count6; i++)
-		targets[which6[i]] = found[i];
+	look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, dst_addr), ipv6,
+		targets->destinations);
+	if (sources_too)
+		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr), ipv6,
+			targets->sources);
 }
 
 static struct packet_address destination_of(const struct rte_mbuf *packet)
@@ -50,7 +66,7 @@ static struct packet_address destination_of(const struct rte_mbuf *packet)
 }
 
 // Packets gathered to go on as one burst: in `tunnels` into tunnel to[i], in `ports` to adjacency
-// to[i]. arrived[i] is the tunnel a packet came by, or NO_TUNNEL.
+// to[i]. arrived[i] is the tunnel a packet came by, or NO_TUNNEL; only `ports` need it.
 struct gathered {
 	unsigned int count;
 	struct rte_mbuf *packets[BURST_MAX];
@@ -63,15 +79,23 @@ struct forwarding {
 };
 
 static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
-	uint32_t to, uint32_t arrived)
+	uint32_t to, uint32_t arrived, bool keep_arrived)
 {
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
 		worker_drop_of_tunnel(worker, packet, DROP_TTL_EXPIRED, arrived);
 		return;
 	}
-	gathered->to[gathered->count] = to;
-	gathered->arrived[gathered->count] = arrived;
-	gathered->packets[gathered->count++] = packet;
+	unsigned int i = gathered->count++;
+	gathered->to[i] = to;
+	if (keep_arrived)
+		gathered->arrived[i] = arrived;
+	gathered->packets[i] = packet;
+}
+
+static inline void forward_to_tunnel(struct worker *worker, struct gathered *gathered,
+	struct rte_mbuf *packet, uint32_t tunnel, uint32_t arrived)
+{
+	gather(worker, gathered, packet, tunnel, arrived, false);
 }
 
 // Out of a port in clear: an inside one only.
@@ -84,7 +108,7 @@ static inline void forward_to_port(struct worker *worker, struct gathered *gathe
 	if (unlikely(dataplane->ports[adjacency_link_port(link)].is_outside))
 		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, arrived);
 	else
-		gather(worker, gathered, packet, adjacency, arrived);
+		gather(worker, gathered, packet, adjacency, arrived, true);
 }
 
 // The destination is on the port's own network, and its MAC is not known.
@@ -109,36 +133,45 @@ static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
 }
 
+// What came in at an inside port and does not go into a tunnel.
+static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *worker,
+	const struct port *port, struct gathered *ports, struct rte_mbuf *packet,
+	struct route_target target)
+{
+	switch (target.kind) {
+	case ROUTE_ADJACENCY:
+		forward_to_port(worker, ports, packet, target.index, NO_TUNNEL);
+		break;
+	case ROUTE_CONNECTED:
+		refuse_unresolved(worker, packet, target.index, NO_TUNNEL);
+		break;
+	case ROUTE_LOCAL_PORT: // another port's address, or a tunnel's
+	case ROUTE_LOCAL_TUNNEL:
+		// The Ethernet header still stands before the packet.
+		rte_pktmbuf_prepend(packet, ETHERNET_SIZE);
+		punt_frame(worker, packet, port, false);
+		break;
+	default:
+		worker_drop(worker, packet, DROP_NO_ROUTE);
+	}
+}
+
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count)
 {
-	struct route_target targets[BURST_MAX];
+	struct targets targets;
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
-	look_up(worker->dataplane->routes, packets, BY_DESTINATION, targets, count);
+	look_up(worker->dataplane->routes, packets, false, &targets, count);
 	for (unsigned int i = 0; i < count; i++) {
-		switch (targets[i].kind) {
-		case ROUTE_TUNNEL:
-			gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
-				NO_TUNNEL);
-			break;
-		case ROUTE_ADJACENCY:
-			forward_to_port(
-				worker, &forwarding.ports, packets[i], targets[i].index, NO_TUNNEL);
-			break;
-		case ROUTE_CONNECTED:
-			refuse_unresolved(worker, packets[i], targets[i].index, NO_TUNNEL);
-			break;
-		case ROUTE_LOCAL_PORT: // another port's address, or a tunnel's
-		case ROUTE_LOCAL_TUNNEL:
-			// The Ethernet header still stands before the packet.
-			rte_pktmbuf_prepend(packets[i], ETHERNET_SIZE);
-			punt_frame(worker, packets[i], port, false);
-			break;
-		default:
-			worker_drop(worker, packets[i], DROP_NO_ROUTE);
-		}
+		struct route_target target = targets.destinations[i];
+		if (likely(target.kind == ROUTE_TUNNEL))
+			forward_to_tunnel(
+				worker, &forwarding.tunnels, packets[i], target.index, NO_TUNNEL);
+		else
+			forward_inside_elsewhere(
+				worker, port, &forwarding.ports, packets[i], target);
 	}
 	send_gathered(worker, &forwarding);
 }
@@ -150,47 +183,53 @@ static bool is_link_scope(const struct rte_mbuf *packet)
 	return packet_address_is_link_scope(&destination);
 }
 
+// What came by a tunnel and does not go out of a port. A tunnel may take everything: what is of
+// link scope is the host's all the same.
+static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
+	struct gathered *tunnels, struct rte_mbuf *packet, struct route_target target,
+	uint32_t arrived)
+{
+	switch (target.kind) {
+	case ROUTE_CONNECTED:
+		refuse_unresolved(worker, packet, target.index, arrived);
+		break;
+	case ROUTE_TUNNEL:
+		if (is_link_scope(packet))
+			punt_ip(worker, packet, arrived);
+		else
+			forward_to_tunnel(worker, tunnels, packet, target.index, arrived);
+		break;
+	case ROUTE_LOCAL_PORT:
+	case ROUTE_LOCAL_TUNNEL:
+		punt_ip(worker, packet, arrived);
+		break;
+	default:
+		if (is_link_scope(packet))
+			punt_ip(worker, packet, arrived);
+		else
+			worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
+	}
+}
+
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count)
 {
-	struct route_target sources[BURST_MAX], targets[BURST_MAX];
+	struct targets targets;
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
-	look_up(worker->dataplane->routes, packets, BY_SOURCE, sources, count);
-	look_up(worker->dataplane->routes, packets, BY_DESTINATION, targets, count);
+	look_up(worker->dataplane->routes, packets, true, &targets, count);
 	for (unsigned int i = 0; i < count; i++) {
+		struct route_target target = targets.destinations[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
-		if (unlikely(sources[i].kind != ROUTE_TUNNEL)) {
+		if (unlikely(targets.sources[i].kind != ROUTE_TUNNEL))
 			worker_drop_of_tunnel(worker, packets[i], DROP_INNER_SOURCE, tunnels[i]);
-			continue;
-		}
-		switch (targets[i].kind) {
-		case ROUTE_ADJACENCY:
-			forward_to_port(worker, &forwarding.ports, packets[i], targets[i].index,
-				tunnels[i]);
-			break;
-		case ROUTE_CONNECTED:
-			refuse_unresolved(worker, packets[i], targets[i].index, tunnels[i]);
-			break;
-		case ROUTE_TUNNEL:
-			if (is_link_scope(packets[i])) // as when the tunnel takes everything
-				punt_ip(worker, packets[i], tunnels[i]);
-			else
-				gather(worker, &forwarding.tunnels, packets[i], targets[i].index,
-					tunnels[i]);
-			break;
-		case ROUTE_LOCAL_PORT:
-		case ROUTE_LOCAL_TUNNEL:
-			punt_ip(worker, packets[i], tunnels[i]);
-			break;
-		default:
-			if (is_link_scope(packets[i]))
-				punt_ip(worker, packets[i], tunnels[i]);
-			else
-				worker_drop_of_tunnel(
-					worker, packets[i], DROP_NO_ROUTE, tunnels[i]);
-		}
+		else if (likely(target.kind == ROUTE_ADJACENCY))
+			forward_to_port(
+				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
+		else
+			forward_decapsulated_elsewhere(
+				worker, &forwarding.tunnels, packets[i], target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
 }

@@ -42,9 +42,12 @@ struct port {
 	bool is_outside;
 	_Atomic bool usable; // present and link up
 	struct rte_ether_addr mac;
+	uint64_t mac_word; // the MAC in the first six bytes
 	uint32_t mtu;
-	unsigned int endpoint_count;
-	struct packet_address endpoints[PORT_ENDPOINTS]; // own addresses
+	uint32_t own4_count;
+	uint32_t own4[PORT_ENDPOINTS]; // own IPv4 addresses, network order
+	unsigned int own6_count;
+	uint8_t own6[PORT_ENDPOINTS][16];
 	// Control's.
 	const struct config_port *config;
 	struct rte_mempool *pool;
@@ -76,6 +79,7 @@ struct adjacency {
 
 // MAC, port and "resolved" in one word, so that a worker sees all of a change or nothing.
 #define ADJACENCY_RESOLVED (UINT64_C(1) << 63)
+#define ADJACENCY_MAC      ((UINT64_C(1) << 48) - 1)
 static inline uint64_t adjacency_link(uint8_t port, const struct rte_ether_addr *mac)
 {
 	uint64_t link = (uint64_t)port << 48;
@@ -202,8 +206,8 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 	unsigned int count);
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count);
-// encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i].
-void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
+// encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i]. Changes both.
+void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
 	unsigned int count);
 // transmit.c: data starts at an IP header; packet i goes to adjacencies[i]. A drop counts for
 // tunnels[i] too, unless that is NO_TUNNEL.

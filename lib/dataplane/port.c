@@ -191,6 +191,7 @@ static int set_mac(struct port *port, struct dataplane_error *error)
 			"out mac",
 			port->config->name, rte_strerror(-result));
 	rte_eth_macaddr_get(port->id, &port->mac);
+	memcpy(&port->mac_word, port->mac.addr_bytes, sizeof(port->mac.addr_bytes));
 	return 0;
 }
 
@@ -227,6 +228,18 @@ static int open_port(struct port *port, struct dataplane_error *error)
 	return set_mac(port, error);
 }
 
+// As the workers want them.
+static void copy_addresses(struct port *port)
+{
+	for (unsigned int i = 0; i < port->config->address_count; i++) {
+		const struct packet_address *address = &port->config->addresses[i].address;
+		if (address->family == 4)
+			memcpy(&port->own4[port->own4_count++], address->bytes, 4);
+		else
+			memcpy(port->own6[port->own6_count++], address->bytes, 16);
+	}
+}
+
 int ports_open(struct dataplane *dataplane, struct dataplane_error *error)
 {
 	const struct config *config = dataplane->config;
@@ -239,9 +252,7 @@ int ports_open(struct dataplane *dataplane, struct dataplane_error *error)
 		port->index = (uint8_t)i;
 		port->is_outside = port->config->side == CONFIG_SIDE_OUTSIDE;
 		port->mtu = port->config->mtu;
-		port->endpoint_count = port->config->address_count;
-		for (unsigned int j = 0; j < port->endpoint_count; j++)
-			port->endpoints[j] = port->config->addresses[j].address;
+		copy_addresses(port);
 		find_kernel_device(port);
 		if (lock_device(port, error) != 0 || open_port(port, error) != 0)
 			return -1;

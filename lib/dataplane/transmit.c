@@ -5,23 +5,26 @@
 
 #include "internal.h"
 
-static inline void append(
-	struct worker *worker, const struct port *port, struct rte_mbuf *packet, uint32_t tunnel)
+// Room for `count` frames more of this port, count <= BURST_MAX.
+static struct worker_output *make_room(
+	struct worker *worker, const struct port *port, unsigned int count)
 {
 	struct worker_output *output = &worker->output[port->index];
-	if (unlikely(output->count == RTE_DIM(output->packets)))
+	if (unlikely(output->count + count > RTE_DIM(output->packets)))
 		transmit_flush(worker);
-	output->tunnels[output->count] = tunnel;
-	output->packets[output->count++] = packet;
 	worker->outputs |= UINT64_C(1) << port->index;
+	return output;
 }
 
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port)
 {
-	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
+	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed))) {
 		worker_drop(worker, packet, DROP_PORT_DOWN);
-	else
-		append(worker, port, packet, NO_TUNNEL);
+		return;
+	}
+	struct worker_output *output = make_room(worker, port, 1);
+	output->tunnels[output->count] = NO_TUNNEL;
+	output->packets[output->count++] = packet;
 }
 
 // Tells control once that an adjacency's MAC is needed.
@@ -31,11 +34,13 @@ static void want(struct worker *worker, struct adjacency *adjacency, uint32_t in
 		worker_event(worker, WORKER_EVENT_WANTED, index, NULL, 0);
 }
 
-// The Ethernet header that leads to an adjacency, but for the type.
+// What leads to an adjacency, read once for neighbours in a burst that share it.
 struct next_hop {
-	uint64_t link;
 	const struct port *port;
-	bool usable;
+	uint64_t destination; // MAC, and the first two bytes of the port's own: 8 bytes of header
+	uint64_t source;      // the port's own MAC; the header's last 8 bytes without the EtherType
+	uint32_t size_limit;  // of a packet
+	enum drop_reason refusal; // why nothing goes this way, or DROP_NONE
 };
 
 static struct next_hop read_next_hop(struct worker *worker, uint32_t index)
@@ -43,60 +48,80 @@ static struct next_hop read_next_hop(struct worker *worker, uint32_t index)
 	struct adjacency *adjacency = &worker->dataplane->adjacencies[index];
 	uint64_t link = atomic_load_explicit(&adjacency->link, memory_order_relaxed);
 	const struct port *port = &worker->dataplane->ports[adjacency_link_port(link)];
-	if (unlikely(!(link & ADJACENCY_RESOLVED)))
+	struct next_hop hop = {
+		.port = port,
+		.destination = (link & ADJACENCY_MAC) | port->mac_word << 48,
+		.source = port->mac_word,
+		.size_limit = port->mtu,
+	};
+	if (unlikely(!(link & ADJACENCY_RESOLVED))) {
 		want(worker, adjacency, index);
-	else if (unlikely(!atomic_load_explicit(&adjacency->used, memory_order_relaxed)))
-		atomic_store_explicit(&adjacency->used, true, memory_order_relaxed);
-	return (struct next_hop){
-		link, port, atomic_load_explicit(&port->usable, memory_order_relaxed)};
+		hop.refusal = DROP_NEIGHBOUR_UNRESOLVED;
+	} else {
+		if (unlikely(!atomic_load_explicit(&adjacency->used, memory_order_relaxed)))
+			atomic_store_explicit(&adjacency->used, true, memory_order_relaxed);
+		if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
+			hop.refusal = DROP_PORT_DOWN;
+	}
+	return hop;
 }
 
-static inline enum drop_reason check_next_hop(
-	const struct next_hop *hop, const struct rte_mbuf *packet)
+// Packets come with an Ethernet header or, from a TUN, with room for all headers; but encapsulation
+// may have taken what a device's own headroom left.
+static inline bool fits(const struct next_hop *hop, const struct rte_mbuf *packet)
 {
-	if (unlikely(!(hop->link & ADJACENCY_RESOLVED)))
-		return DROP_NEIGHBOUR_UNRESOLVED;
-	if (unlikely(!hop->usable))
-		return DROP_PORT_DOWN;
-	if (unlikely(packet->pkt_len > hop->port->mtu))
-		return DROP_TOO_BIG;
-	// Packets come with an Ethernet header or, from a TUN, with room for all headers; but
-	// encapsulation may have taken what a device's own headroom left.
-	if (unlikely(rte_pktmbuf_headroom(packet) < ETHERNET_SIZE))
-		return DROP_NO_HEADROOM;
-	return DROP_NONE;
+	return packet->pkt_len <= hop->size_limit && packet->data_off >= ETHERNET_SIZE;
 }
 
+static enum drop_reason why_not(const struct next_hop *hop, const struct rte_mbuf *packet)
+{
+	if (hop->refusal != DROP_NONE)
+		return hop->refusal;
+	return packet->pkt_len > hop->size_limit ? DROP_TOO_BIG : DROP_NO_HEADROOM;
+}
+
+// Two overlapping words make the 14 bytes.
 static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop *hop)
 {
-	bool is_ipv4 = *rte_pktmbuf_mtod(packet, const uint8_t *) >> 4 == 4;
-	packet->data_off -= ETHERNET_SIZE;
-	packet->data_len += ETHERNET_SIZE;
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	uint64_t type =
+		ip[0] >> 4 == 4 ? RTE_BE16(RTE_ETHER_TYPE_IPV4) : RTE_BE16(RTE_ETHER_TYPE_IPV6);
+	uint64_t last = hop->source | type << 48;
+	memcpy(ip - ETHERNET_SIZE, &hop->destination, sizeof(hop->destination));
+	memcpy(ip - sizeof(last), &last, sizeof(last));
+	packet->data_off = (uint16_t)(packet->data_off - ETHERNET_SIZE);
 	packet->pkt_len += ETHERNET_SIZE;
-	struct rte_ether_hdr *ethernet = rte_pktmbuf_mtod(packet, struct rte_ether_hdr *);
-	memcpy(&ethernet->dst_addr, &hop->link, sizeof(ethernet->dst_addr));
-	ethernet->src_addr = hop->port->mac;
-	ethernet->ether_type =
-		is_ipv4 ? RTE_BE16(RTE_ETHER_TYPE_IPV4) : RTE_BE16(RTE_ETHER_TYPE_IPV6);
+	packet->data_len = (uint16_t)packet->pkt_len; // one segment
+}
+
+// All to one adjacency.
+static void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
+	const uint32_t *tunnels, unsigned int count)
+{
+	const struct next_hop hop = read_next_hop(worker, adjacency);
+	struct worker_output *output = make_room(worker, hop.port, count);
+	unsigned int at = output->count;
+	for (unsigned int i = 0; i < count; i++) {
+		if (unlikely(hop.refusal != DROP_NONE || !fits(&hop, packets[i]))) {
+			worker_drop_of_tunnel(
+				worker, packets[i], why_not(&hop, packets[i]), tunnels[i]);
+			continue;
+		}
+		write_ethernet(packets[i], &hop);
+		output->packets[at] = packets[i];
+		output->tunnels[at++] = tunnels[i];
+	}
+	output->count = at;
 }
 
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
 	const uint32_t *tunnels, unsigned int count)
 {
-	uint32_t read = UINT32_MAX; // no adjacency
-	struct next_hop hop = {0};
-	for (unsigned int i = 0; i < count; i++) {
-		if (adjacencies[i] != read) {
-			read = adjacencies[i];
-			hop = read_next_hop(worker, read);
-		}
-		enum drop_reason reason = check_next_hop(&hop, packets[i]);
-		if (unlikely(reason != DROP_NONE)) {
-			worker_drop_of_tunnel(worker, packets[i], reason, tunnels[i]);
-			continue;
-		}
-		write_ethernet(packets[i], &hop);
-		append(worker, hop.port, packets[i], tunnels[i]);
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		for (end = begin + 1; end < count && adjacencies[end] == adjacencies[begin];)
+			end++;
+		transmit_run(
+			worker, adjacencies[begin], packets + begin, tunnels + begin, end - begin);
 	}
 }
 

@@ -2,7 +2,8 @@
 // Copyright (c) 2026 the espgw authors
 
 // Encapsulation of a burst (RFC 4303 section 3.3, RFC 4106), in three passes: room for all, headers
-// and trailers of all, cipher for all.
+// and trailers of all, cipher for all. A packet costs little more than the cipher, so what the
+// packets of a run have in common is read once, and what each gets of its own is written in words.
 
 #include <string.h>
 
@@ -12,14 +13,10 @@
 
 #include "sa.h"
 
-static enum drop_reason check_room(const struct rte_mbuf *packet)
+static inline bool has_room(const struct rte_mbuf *packet)
 {
-	if (unlikely(packet->nb_segs != 1))
-		return DROP_NOT_LINEAR;
-	if (unlikely(packet->data_off < ESP_HEADROOM_MAX ||
-		     rte_pktmbuf_tailroom(packet) < ESP_TAILROOM_MAX))
-		return DROP_NO_HEADROOM;
-	return DROP_NONE;
+	return likely(packet->nb_segs == 1) && likely(packet->data_off >= ESP_HEADROOM_MAX) &&
+	       likely(packet->data_off + packet->data_len + ESP_TAILROOM_MAX <= packet->buf_len);
 }
 
 // Takes up to `count` sequence numbers; *first is the first one. How many were left to take.
@@ -36,106 +33,129 @@ static unsigned int reserve_sequence(struct esp_sa_out *sa, unsigned int count, 
 	return left < count ? (unsigned int)left : count;
 }
 
-// Writes padding 1,2,3, pad length and next header behind the inner packet with one store; what it
-// writes beyond them the ICV overwrites. Bytes written that count.
+// Padding 1,2,3, pad length and next header, by pad length.
+#define TRAILERS(next_header)                                                         \
+	{                                                                             \
+		(uint64_t)(next_header) << 8, (uint64_t)(next_header) << 16 | 0x0101, \
+			(uint64_t)(next_header) << 24 | 0x020201,                     \
+			(uint64_t)(next_header) << 32 | 0x03030201                    \
+	}
+enum { NEXT_HEADER_IPV4 = 4, NEXT_HEADER_IPV6 = 41 };
+
+// Writes the trailer behind the inner packet with one store; what that writes beyond it the ICV
+// overwrites. Bytes written that count.
 static inline uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
 {
-	static const uint64_t trailers[4] = {0, 0x0101, 0x020201, 0x03030201}; // by pad length
+	static const uint64_t trailers[2][4] = {
+		TRAILERS(NEXT_HEADER_IPV6),
+		TRAILERS(NEXT_HEADER_IPV4),
+	};
 	uint32_t padding = -(inner + 2) & 3;
-	uint64_t next_header = is_ipv4 ? IPPROTO_IPIP : IPPROTO_IPV6;
-	uint64_t trailer = trailers[padding] | next_header << 8 * (padding + 1);
-	memcpy(end, &trailer, sizeof(trailer));
+	memcpy(end, &trailers[is_ipv4][padding], sizeof(trailers[0][0]));
 	return padding + 2;
 }
 
-// Fills in what the template leaves open; its first eight bytes are one store.
-static inline void fill_outer_ipv4(uint8_t *header, const struct esp_outer *outer,
+// What the packets of a run have in common.
+struct common {
+	const struct gcm_key *key;
+	const struct esp_outer *outer;
+	uint32_t spi_be, salt;
+	uint32_t outer_size;
+	bool esn;
+};
+
+// `end` is where the ESP header begins. A store for each word of the header.
+static inline void write_outer_ipv4(uint8_t *end, const struct esp_outer *outer, bool udp,
 	const uint8_t *inner, uint64_t sequence, uint32_t size)
 {
-	uint16_t fragment = outer->fragment;
+	uint64_t fragment = outer->fragment;
 	if (unlikely(outer->copy_df) && inner[0] >> 4 == 4)
 		fragment = ((const struct rte_ipv4_hdr *)inner)->fragment_offset & ESP_IPV4_DF;
 	// Without DF routers may fragment: an identification is needed (RFC 6864).
-	uint16_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
-	uint32_t class_word = (uint32_t)packet_ip_traffic_class(inner) << 8;
-	uint16_t length = rte_bswap16((uint16_t)size);
-	uint16_t checksum = packet_checksum_fold(
-		outer->partial_checksum + class_word + length + identification + fragment);
-	uint64_t first = RTE_IPV4_VHL_DEF | class_word | (uint64_t)length << 16 |
-			 (uint64_t)identification << 32 | (uint64_t)fragment << 48;
-	memcpy(header, &first, sizeof(first));
-	memcpy(header + offsetof(struct rte_ipv4_hdr, hdr_checksum), &checksum, sizeof(checksum));
-}
-
-static inline void fill_outer_ipv6(uint8_t *header, const uint8_t *inner, uint32_t size)
-{
-	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)header;
-	uint32_t traffic_class = packet_ip_traffic_class(inner);
-	ip->vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28 | traffic_class << 20);
-	ip->payload_len = rte_cpu_to_be_16((uint16_t)(size - sizeof(*ip)));
-}
-
-// Reads what it needs of the inner header first: the outer header of a packet never overlaps it.
-static inline void write_outer(uint8_t *esp, const struct esp_outer *outer, const uint8_t *inner,
-	uint64_t sequence, uint32_t size)
-{
-	rte_mov16(esp - 48, outer->bytes);
-	rte_mov16(esp - 32, outer->bytes + 16);
-	rte_mov16(esp - 16, outer->bytes + 32);
-	uint8_t *header = esp - outer->size;
-	if (outer->udp) {
-		struct rte_udp_hdr *udp = (struct rte_udp_hdr *)(esp - sizeof(*udp));
-		uint32_t ip_size = outer->family == 4 ? sizeof(struct rte_ipv4_hdr)
-						      : sizeof(struct rte_ipv6_hdr);
-		udp->dgram_len = rte_cpu_to_be_16((uint16_t)(size - ip_size));
+	uint64_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
+	uint64_t class_word = (uint64_t)packet_ip_traffic_class(inner) << 8;
+	uint64_t length = rte_bswap16((uint16_t)size);
+	uint64_t checksum = packet_checksum_fold((uint32_t)(outer->partial_checksum + class_word +
+							    length + identification + fragment));
+	uint64_t first = RTE_IPV4_VHL_DEF | class_word | length << 16 | identification << 32 |
+			 fragment << 48;
+	uint64_t second = outer->ipv4_second | checksum << 16;
+	if (udp) {
+		uint64_t udp_length = rte_bswap16((uint16_t)(size - sizeof(struct rte_ipv4_hdr)));
+		uint64_t word = outer->udp_ports | udp_length << 32; // no checksum (RFC 3948)
+		end -= sizeof(word);
+		memcpy(end, &word, sizeof(word));
 	}
-	if (likely(outer->family == 4))
-		fill_outer_ipv4(header, outer, inner, sequence, size);
-	else
-		fill_outer_ipv6(header, inner, size);
+	uint8_t *header = end - sizeof(struct rte_ipv4_hdr);
+	memcpy(header, &first, sizeof(first));
+	memcpy(header + 8, &second, sizeof(second));
+	memcpy(header + 16, &outer->ipv4_destination, sizeof(outer->ipv4_destination));
 }
 
-// SPI, sequence number and IV are one 16-byte store, and so are nonce and AAD: the cipher reads
-// them soon, and wide.
+static inline void write_outer_ipv6(
+	uint8_t *end, const struct esp_outer *outer, const uint8_t *inner, uint32_t size)
+{
+	uint32_t traffic_class = packet_ip_traffic_class(inner);
+	rte_mov16(end - 48, outer->bytes);
+	rte_mov16(end - 32, outer->bytes + 16);
+	rte_mov16(end - 16, outer->bytes + 32);
+	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)(end - outer->size);
+	uint16_t payload = rte_cpu_to_be_16((uint16_t)(size - sizeof(*ip)));
+	ip->vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28 | traffic_class << 20);
+	ip->payload_len = payload;
+	if (outer->udp)
+		((struct rte_udp_hdr *)(ip + 1))->dgram_len = payload;
+}
+
+// Nonce and AAD are one 16-byte store each: the cipher reads them soon, and wide.
 static inline void write_esp_header(
-	const struct esp_sa_out *sa, uint64_t sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
+	const struct common *common, uint64_t sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
 {
 	uint64_t iv = rte_cpu_to_be_64(sequence);
-	uint32_t low = (uint32_t)(iv >> 32); // the low half in network order
-	uint32_t salt;
-	memcpy(&salt, sa->salt, sizeof(salt));
-	__m128i header = _mm_set_epi64x((int64_t)iv, (int64_t)((uint64_t)low << 32 | sa->spi_be));
-	_mm_storeu_si128((__m128i *)esp, header);
-	__m128i nonce_value = _mm_set_epi64x((int64_t)(iv >> 32), (int64_t)(iv << 32 | salt));
-	_mm_store_si128((__m128i *)nonce, nonce_value);
-	__m128i aad_value =
-		sa->esn ? _mm_set_epi64x(low, (int64_t)(iv << 32 | sa->spi_be)) : header;
+	uint64_t low = iv >> 32; // the low half in network order
+	uint64_t spi_low = common->spi_be | low << 32;
+	memcpy(esp, &spi_low, sizeof(spi_low));
+	memcpy(esp + ESP_HEADER_SIZE, &iv, sizeof(iv));
+	_mm_store_si128(
+		(__m128i *)nonce, _mm_set_epi64x((int64_t)low, (int64_t)(common->salt | iv << 32)));
+	__m128i aad_value = _mm_cvtsi64_si128((int64_t)spi_low);
+	if (common->esn)
+		aad_value = _mm_set_epi64x((int64_t)low, (int64_t)(common->spi_be | iv << 32));
 	_mm_store_si128((__m128i *)aad, aad_value);
 }
 
-// Builds everything but the ciphertext, and the job that makes that.
-static inline void prepare(struct esp_context *context, unsigned int job_index,
-	struct rte_mbuf *packet, const struct esp_sa_out *sa, const struct esp_outer *outer,
+enum outer_kind { OUTER_IPV4, OUTER_IPV4_UDP, OUTER_IPV6 };
+
+// Builds everything but the ciphertext, and the job that makes that. `kind` is a constant where
+// this is inlined. Bytes of the inner packet.
+static __rte_always_inline uint32_t prepare(struct esp_context *context, unsigned int job_index,
+	struct rte_mbuf *packet, const struct common *common, enum outer_kind kind,
 	uint64_t sequence)
 {
 	uint8_t *inner = rte_pktmbuf_mtod(packet, uint8_t *);
 	uint32_t inner_size = packet->data_len;
 	uint8_t *esp = inner - ESP_HEADER_SIZE - ESP_IV_SIZE;
-	uint32_t trailer = write_trailer(inner + inner_size, inner_size, inner[0] >> 4 == 4);
-	uint32_t before = outer->size + ESP_HEADER_SIZE + ESP_IV_SIZE;
-	uint32_t size = before + inner_size + trailer + ESP_ICV_SIZE;
+	uint32_t length =
+		inner_size + write_trailer(inner + inner_size, inner_size, inner[0] >> 4 == 4);
+	uint32_t before = common->outer_size + ESP_HEADER_SIZE + ESP_IV_SIZE;
+	uint32_t size = before + length + ESP_ICV_SIZE;
 
-	write_outer(esp, outer, inner, sequence, size);
-	write_esp_header(sa, sequence, esp, context->nonces[job_index], context->aads[job_index]);
+	if (kind == OUTER_IPV6)
+		write_outer_ipv6(esp, common->outer, inner, size);
+	else
+		write_outer_ipv4(esp, common->outer, kind == OUTER_IPV4_UDP, inner, sequence, size);
+	write_esp_header(
+		common, sequence, esp, context->nonces[job_index], context->aads[job_index]);
 	struct gcm_job *job = &context->jobs[job_index];
-	job->key = &sa->key;
-	job->aad_length = sa->esn ? 12 : 8;
+	job->key = common->key;
 	job->data = inner;
-	job->length = inner_size + trailer;
-	job->tag = inner + inner_size + trailer;
+	job->length = length;
+	job->aad_length = common->esn ? 12 : 8;
+	job->tag = inner + length;
 	packet->data_off = (uint16_t)(packet->data_off - before);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;
+	return inner_size;
 }
 
 // RFC 3948 lets the checksum be 0 over IPv4 only; over IPv6 it covers the ciphertext.
@@ -146,6 +166,30 @@ static void finish_udp6(struct rte_mbuf *packet)
 	udp->dgram_cksum = rte_ipv6_udptcp_cksum(ip, udp);
 }
 
+// The packets of `run` (a bit each), numbered from `sequence` on. Bytes of the inner packets.
+static __rte_always_inline uint64_t prepare_packets(struct esp_context *context,
+	struct rte_mbuf *const *packets, uint64_t run, const struct common *common,
+	enum outer_kind kind, unsigned int jobs, uint64_t sequence)
+{
+	uint64_t bytes = 0;
+	for (; run != 0; run &= run - 1)
+		bytes += prepare(
+			context, jobs++, packets[__builtin_ctzll(run)], common, kind, sequence++);
+	return bytes;
+}
+
+// Drops all but the first `granted` packets of the run; returns those.
+static __attribute__((noinline)) uint64_t cut_run(
+	uint64_t run, unsigned int granted, uint8_t *drops)
+{
+	uint64_t left = run;
+	for (; granted > 0; granted--)
+		left &= left - 1;
+	for (uint64_t refused = left; refused != 0; refused &= refused - 1)
+		drops[__builtin_ctzll(refused)] = DROP_SEQUENCE_EXHAUSTED;
+	return run & ~left;
+}
+
 // The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs; adds the
 // packets that finish_udp6 is for to *udp6.
 static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
@@ -153,50 +197,68 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 {
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	const struct esp_outer *outer = &sa->outer[index];
-	uint64_t sequence = 0, bytes = 0;
-	unsigned int granted =
-		reserve_sequence(sa, (unsigned int)__builtin_popcountll(run), &sequence);
-	unsigned int used = 0;
-	if (unlikely(outer->udp && outer->family == 6))
-		*udp6 |= run;
-	for (; run != 0; run &= run - 1) {
-		unsigned int i = (unsigned int)__builtin_ctzll(run);
-		if (unlikely(used == granted)) {
-			drops[i] = DROP_SEQUENCE_EXHAUSTED;
-			*udp6 &= ~(UINT64_C(1) << i);
-			continue;
-		}
-		bytes += packets[i]->data_len;
-		prepare(context, jobs++, packets[i], sa, outer, sequence + used++);
+	struct common common = {
+		.key = &sa->key,
+		.outer = outer,
+		.spi_be = sa->spi_be,
+		.outer_size = outer->size,
+		.esn = sa->esn,
+	};
+	memcpy(&common.salt, sa->salt, sizeof(common.salt));
+	unsigned int count = (unsigned int)__builtin_popcountll(run);
+	uint64_t sequence = 0, bytes;
+	unsigned int granted = reserve_sequence(sa, count, &sequence);
+	if (unlikely(granted != count)) {
+		run = cut_run(run, granted, drops);
+		if (granted == 0)
+			return jobs;
 	}
-	if (likely(used != 0)) {
-		struct esp_counters *counters = &sa->counters[context->worker];
-		counters->packets += used;
-		counters->bytes += bytes;
-		counters->last_use = rte_rdtsc();
+	if (likely(outer->family == 4 && !outer->udp)) {
+		bytes = prepare_packets(context, packets, run, &common, OUTER_IPV4, jobs, sequence);
+	} else if (outer->family == 4) {
+		bytes = prepare_packets(
+			context, packets, run, &common, OUTER_IPV4_UDP, jobs, sequence);
+	} else {
+		bytes = prepare_packets(context, packets, run, &common, OUTER_IPV6, jobs, sequence);
+		*udp6 |= outer->udp ? run : 0;
 	}
-	return jobs;
+	struct esp_counters *counters = &sa->counters[context->worker];
+	counters->packets += granted;
+	counters->bytes += bytes;
+	counters->last_use = rte_rdtsc();
+	return jobs + granted;
+}
+
+// The packets that have room (a bit each). Fetches their ends, where the trailer goes.
+static inline uint64_t check_rooms(
+	struct rte_mbuf *const *packets, uint8_t *drops, unsigned int count)
+{
+	uint64_t with_room = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		const struct rte_mbuf *packet = packets[i];
+		drops[i] = DROP_NONE;
+		if (likely(has_room(packet)))
+			with_room |= UINT64_C(1) << i;
+		else
+			drops[i] = packet->nb_segs != 1 ? DROP_NOT_LINEAR : DROP_NO_HEADROOM;
+		rte_prefetch0_write(rte_pktmbuf_mtod_offset(packet, uint8_t *, packet->data_len));
+	}
+	return with_room;
 }
 
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
-	uint64_t pending = 0, udp6 = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		drops[i] = (uint8_t)check_room(packets[i]);
-		pending |= (uint64_t)(drops[i] == DROP_NONE) << i;
-		rte_prefetch0_write(
-			rte_pktmbuf_mtod_offset(packets[i], uint8_t *, packets[i]->data_len));
-	}
+	uint64_t udp6 = 0, pending = check_rooms(packets, drops, count);
 	unsigned int jobs = 0;
 	while (pending != 0) {
-		unsigned int first = (unsigned int)__builtin_ctzll(pending);
+		struct esp_sa_out *sa = sas[__builtin_ctzll(pending)];
 		uint64_t run = 0;
-		for (unsigned int i = first; i < count; i++)
-			run |= (uint64_t)(sas[i] == sas[first]) << i;
+		for (unsigned int i = 0; i < count; i++)
+			run |= (uint64_t)(sas[i] == sa) << i;
 		run &= pending;
 		pending &= ~run;
-		jobs = prepare_run(context, packets, sas[first], run, drops, jobs, &udp6);
+		jobs = prepare_run(context, packets, sa, run, drops, jobs, &udp6);
 	}
 	gcm_encrypt_burst(&context->gcm, context->jobs, jobs);
 	for (; udp6 != 0; udp6 &= udp6 - 1)

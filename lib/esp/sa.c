@@ -93,6 +93,7 @@ static void build_udp(struct esp_outer *outer, uint16_t source, uint16_t destina
 		.dst_port = rte_cpu_to_be_16(destination),
 	};
 	memcpy(outer->bytes + ESP_OUTER_SIZE - sizeof(udp), &udp, sizeof(udp));
+	memcpy(&outer->udp_ports, &udp, sizeof(udp));
 }
 
 static void build_ipv4(struct esp_outer *outer, const struct packet_address *source,
@@ -107,6 +108,8 @@ static void build_ipv4(struct esp_outer *outer, const struct packet_address *sou
 	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
 	outer->size += sizeof(ip);
 	outer->partial_checksum = rte_raw_cksum(&ip, sizeof(ip));
+	memcpy(&outer->ipv4_second, &ip.time_to_live, sizeof(outer->ipv4_second));
+	outer->ipv4_destination = ip.dst_addr;
 	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
 }
 

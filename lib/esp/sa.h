@@ -25,11 +25,15 @@
 struct esp_outer {
 	uint8_t bytes[ESP_OUTER_SIZE]; // right-aligned: the ESP header follows byte 47
 	uint16_t size;                 // bytes of it in use
-	uint16_t partial_checksum;     // IPv4: sum of the header's words, as they lie in memory
 	uint8_t family;                // 4 or 6
 	bool udp;
-	bool copy_df;      // IPv4: the inner header's DF, instead of this:
-	uint16_t fragment; // IPv4: flags and fragment offset, as they lie in memory
+	// IPv4: parts of the same as words, as they lie in memory.
+	bool copy_df;              // the inner header's DF, instead of this:
+	uint16_t fragment;         // flags and fragment offset
+	uint16_t partial_checksum; // sum of the header's words
+	uint32_t ipv4_destination;
+	uint64_t ipv4_second; // the eight bytes from the TTL to the source
+	uint64_t udp_ports;   // both ports; length and checksum zero
 } __rte_cache_aligned;
 
 struct esp_sa_out {

@@ -5,6 +5,12 @@
 
 #include "packet/packet.h"
 
+const uint8_t packet_ipv4_kinds[256] = {
+	[127] = PACKET_IPV4_LOOPBACK,
+	[224 ... 239] = PACKET_IPV4_MULTICAST,
+	[255] = PACKET_IPV4_BROADCAST,
+};
+
 void packet_ip_set_ecn(uint8_t *data, uint8_t ecn)
 {
 	if (data[0] >> 4 != 4) {

@@ -85,15 +85,22 @@ static inline uint32_t packet_address_v4_host(const struct packet_address *addre
 }
 
 // Ones' complement arithmetic (RFC 1071). A sum is 32 bits of unfolded big-endian 16-bit words.
+// The halves are added by adding the halves the other way round: the carry out of the lower half is
+// the end-around carry of the upper one, which is the result.
 static inline uint16_t packet_checksum_fold(uint32_t sum)
 {
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
+	return (uint16_t) ~((sum + (sum << 16 | sum >> 16)) >> 16);
+}
+
+// Adds with the end-around carry of 64 bits.
+static inline uint64_t packet_checksum_add(uint64_t sum, uint64_t words)
+{
+	uint64_t total = sum + words;
+	return total + (total < sum);
 }
 
 // The unfolded sum of an IPv4 header of 20 to 60 bytes (a multiple of 4) as stored, the checksum
-// included: a right header's folds to 0. Reads 32-bit words, which sum to the same (RFC 1071 2(C)).
+// included: a right header's folds to 0. Reads 64-bit words, which sum to the same (RFC 1071 2(C)).
 static inline uint32_t packet_ipv4_sum(const uint8_t *header, uint32_t size)
 {
 	uint64_t sum, second;
@@ -101,33 +108,53 @@ static inline uint32_t packet_ipv4_sum(const uint8_t *header, uint32_t size)
 	memcpy(&sum, header, sizeof(sum));
 	memcpy(&second, header + 8, sizeof(second));
 	memcpy(&word, header + 16, sizeof(word));
+	sum = packet_checksum_add(sum, second);
 	// Without options, which is nearly always, there is no loop.
-	sum = (sum & 0xffffffff) + (sum >> 32) + (second & 0xffffffff) + (second >> 32) + word;
 	for (uint32_t i = sizeof(struct rte_ipv4_hdr); unlikely(i < size); i += sizeof(word)) {
+		sum = packet_checksum_add(sum, word);
 		memcpy(&word, header + i, sizeof(word));
-		sum += word;
 	}
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	return (uint32_t)((sum & 0xffff) + (sum >> 16));
+	sum = packet_checksum_add(sum, word);
+	return (uint32_t)((sum + (sum << 32 | sum >> 32)) >> 32);
 }
 
-// The two halves of packet_ip_check. The first byte's version has been read.
-static inline enum drop_reason packet_ipv4_check(
-	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+// What the first byte of an IPv4 address can say (RFC 1122 section 3.2.1.3): multicast is
+// 224.0.0.0/4, loopback 127.0.0.0/8, and 255.255.255.255 may follow 255.
+enum { PACKET_IPV4_MULTICAST = 1, PACKET_IPV4_LOOPBACK = 2, PACKET_IPV4_BROADCAST = 4 };
+extern const uint8_t packet_ipv4_kinds[256];
+
+// The rest of packet_ip_check for an IPv4 header of `header` bytes, of which there are 20 at least.
+static inline enum drop_reason packet_ipv4_check_fields(
+	const uint8_t *data, uint32_t header, uint32_t size, bool verify_checksum, uint32_t *length)
 {
 	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
-	uint32_t header = (data[0] & 0x0fu) * 4, total = rte_be_to_cpu_16(ip->total_length);
-	uint32_t source = rte_be_to_cpu_32(ip->src_addr);
-	if (header < sizeof(*ip) || total < header || total > size)
+	uint32_t total = rte_be_to_cpu_16(ip->total_length);
+	if (total < header || total > size)
 		return DROP_BAD_HEADER;
-	// 224.0.0.0/4; 127.0.0.0/8, at either end; 255.255.255.255 (RFC 1122 section 3.2.1.3).
-	if (source >> 28 == 14 || source >> 24 == 127 || source == UINT32_MAX ||
-		rte_be_to_cpu_32(ip->dst_addr) >> 24 == 127)
+	uint8_t source = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]];
+	uint8_t destination = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]];
+	if (unlikely((source | (destination & PACKET_IPV4_LOOPBACK)) != 0) &&
+		(source != PACKET_IPV4_BROADCAST || ip->src_addr == UINT32_MAX ||
+			(destination & PACKET_IPV4_LOOPBACK) != 0))
 		return DROP_BAD_HEADER;
 	if (verify_checksum && packet_checksum_fold(packet_ipv4_sum(data, header)) != 0)
 		return DROP_BAD_CHECKSUM;
 	*length = total;
 	return DROP_NONE;
+}
+
+// The two halves of packet_ip_check. The first byte's version has been read, and there are 20
+// bytes.
+static inline enum drop_reason packet_ipv4_check(
+	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+{
+	const uint32_t least = sizeof(struct rte_ipv4_hdr);
+	if (likely(data[0] == RTE_IPV4_VHL_DEF)) // so that it is a constant where it is inlined
+		return packet_ipv4_check_fields(data, least, size, verify_checksum, length);
+	uint32_t header = (data[0] & 0x0fu) * 4;
+	if (header < least)
+		return DROP_BAD_HEADER;
+	return packet_ipv4_check_fields(data, header, size, verify_checksum, length);
 }
 
 static inline enum drop_reason packet_ipv6_check(
@@ -170,14 +197,19 @@ static inline enum drop_reason packet_ip_check(
 // False, and nothing changed, when it is 0 or 1.
 static inline bool packet_ip_decrement_ttl(uint8_t *data)
 {
-	if ((data[0] >> 4) == 4) {
-		struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)data;
-		if (ip->time_to_live <= 1)
+	if (likely(data[0] >> 4 == 4)) {
+		uint8_t *field = data + offsetof(struct rte_ipv4_hdr, time_to_live);
+		uint32_t word; // TTL, protocol and checksum, read and written as one
+		memcpy(&word, field, sizeof(word));
+		word = rte_le_to_cpu_32(word);
+		if ((word & 0xff) <= 1)
 			return false;
-		ip->time_to_live--;
-		// The word TTL|protocol goes down by 0x0100, so the checksum goes up by it.
-		uint32_t sum = ip->hdr_checksum + rte_cpu_to_be_16(0x0100);
-		ip->hdr_checksum = (uint16_t)(sum + (sum >> 16));
+		// The word TTL|protocol goes down by 0x0100, so the checksum, whose first byte is
+		// the word's third, goes up by it, with the end-around carry.
+		uint32_t changed = word + 0x10000 - 1;
+		changed += changed < word ? 0x10000 : 0;
+		changed = rte_cpu_to_le_32(changed);
+		memcpy(field, &changed, sizeof(changed));
 		return true;
 	}
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)data;

@@ -9,16 +9,19 @@
 
 #include "table.h"
 
-// Entries to targets. False when the default route changed since `seen` was read, so that an
-// empty entry and the default may never have been in force together.
-static inline bool resolve(const struct route_table *table, unsigned int family, uint64_t seen,
-	const uint32_t *entries, struct route_target *targets, unsigned int count)
+// The target of an entry; `seen` is the default route.
+static inline struct route_target resolve(
+	const struct route_table *table, uint64_t seen, uint32_t entry)
 {
-	for (unsigned int i = 0; i < count; i++) {
-		uint32_t group = entries[i] & ROUTE_ENTRY_NUMBER;
-		group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
-		targets[i] = table->groups.groups[group].first;
-	}
+	uint32_t group = entry & ROUTE_ENTRY_NUMBER;
+	group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
+	return table->groups.groups[group].first;
+}
+
+// False when the default route changed since `seen` was read, so that an empty entry and the
+// default may never have been in force together.
+static inline bool default_is(const struct route_table *table, unsigned int family, uint64_t seen)
+{
 	return atomic_load_explicit(&table->defaults[family], memory_order_acquire) == seen;
 }
 
@@ -26,7 +29,6 @@ void route_lookup4(const struct route_table *table, const uint32_t *addresses,
 	struct route_target *targets, unsigned int count)
 {
 	const struct route_trie *trie = &table->tries[ROUTE_IPV4];
-	uint32_t entries[ROUTE_BURST_MAX];
 	uint64_t seen;
 	do {
 		seen = atomic_load_explicit(&table->defaults[ROUTE_IPV4], memory_order_acquire);
@@ -35,9 +37,9 @@ void route_lookup4(const struct route_table *table, const uint32_t *addresses,
 			if (unlikely((entry & ROUTE_ENTRY_NODE) != 0))
 				entry = route_entry_read(
 					&route_trie_node(trie, entry)[addresses[i] & 0xff]);
-			entries[i] = entry;
+			targets[i] = resolve(table, seen, entry);
 		}
-	} while (unlikely(!resolve(table, ROUTE_IPV4, seen, entries, targets, count)));
+	} while (unlikely(!default_is(table, ROUTE_IPV4, seen)));
 }
 
 #define LANES 8
@@ -85,5 +87,7 @@ void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[1
 		seen = atomic_load_explicit(&table->defaults[ROUTE_IPV6], memory_order_acquire);
 		for (unsigned int i = 0; i < count; i += LANES)
 			walk6(trie, addresses + i, count - i - 1, entries + i);
-	} while (unlikely(!resolve(table, ROUTE_IPV6, seen, entries, targets, count)));
+		for (unsigned int i = 0; i < count; i++)
+			targets[i] = resolve(table, seen, entries[i]);
+	} while (unlikely(!default_is(table, ROUTE_IPV6, seen)));
 }

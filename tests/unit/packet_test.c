@@ -273,6 +273,8 @@ static void test_impossible_addresses_are_refused(void **state)
 		{"0.0.0.0", "255.255.255.255", DROP_NONE}, // DHCP
 		{"10.0.0.1", "224.0.0.5", DROP_NONE},
 		{"240.0.0.1", "10.0.0.1", DROP_NONE},
+		{"255.1.2.3", "10.0.0.1", DROP_NONE},
+		{"255.1.2.3", "127.0.0.1", DROP_BAD_HEADER},
 		{"224.0.0.5", "10.0.0.1", DROP_BAD_HEADER},
 		{"239.255.255.255", "10.0.0.1", DROP_BAD_HEADER},
 		{"127.0.0.1", "10.0.0.1", DROP_BAD_HEADER},
