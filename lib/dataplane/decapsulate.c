@@ -115,9 +115,11 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 		return;
 	unsigned int refused =
 		esp_decapsulate(worker->esp, packets, sas, outer->classes, drops, count);
-	uint64_t moved = esp_find_moved(worker->esp, sas, outer->senders, drops, count);
-	if (unlikely(moved != 0))
-		report_moved(worker, packets, outer, sas, moved);
+	if (outer->any_sender != 0) {
+		uint64_t moved = esp_find_moved(worker->esp, sas, outer->senders, drops, count);
+		if (unlikely(moved != 0))
+			report_moved(worker, packets, outer, sas, moved);
+	}
 	if (unlikely(refused != 0))
 		count = drop_refused(worker, packets, tunnels, drops, count);
 	if (count == 0)

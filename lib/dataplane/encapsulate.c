@@ -148,5 +148,5 @@ void encapsulate_burst(
 	if (unlikely(esp_encapsulate(worker->esp, packets, leaving.sas, drops, leaving.count) != 0))
 		drop_refused(worker, drops, &leaving);
 	count_packets(worker, &leaving);
-	transmit_burst(worker, packets, leaving.adjacencies, tunnels, leaving.count);
+	transmit_burst(worker, packets, leaving.adjacencies, tunnels, leaving.count, TRANSMIT_ESP);
 }

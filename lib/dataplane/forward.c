@@ -98,17 +98,11 @@ static inline void forward_to_tunnel(struct worker *worker, struct gathered *gat
 	gather(worker, gathered, packet, tunnel, arrived, false);
 }
 
-// Out of a port in clear: an inside one only.
+// Out of a port in clear: transmit_burst refuses an outside one.
 static inline void forward_to_port(struct worker *worker, struct gathered *gathered,
 	struct rte_mbuf *packet, uint32_t adjacency, uint32_t arrived)
 {
-	const struct dataplane *dataplane = worker->dataplane;
-	uint64_t link =
-		atomic_load_explicit(&dataplane->adjacencies[adjacency].link, memory_order_relaxed);
-	if (unlikely(dataplane->ports[adjacency_link_port(link)].is_outside))
-		worker_drop_of_tunnel(worker, packet, DROP_CLEARTEXT_TO_OUTSIDE, arrived);
-	else
-		gather(worker, gathered, packet, adjacency, arrived, true);
+	gather(worker, gathered, packet, adjacency, arrived, true);
 }
 
 // The destination is on the port's own network, and its MAC is not known.
@@ -130,7 +124,8 @@ static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 	if (tunnels->count != 0)
 		encapsulate_burst(worker, tunnels->packets, tunnels->to, tunnels->count);
 	if (ports->count != 0)
-		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
+		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count,
+			TRANSMIT_CLEARTEXT);
 }
 
 // What came in at an inside port and does not go into a tunnel.

@@ -113,6 +113,7 @@ struct worker_event {
 // What the outer headers of a burst's ESP packets said.
 struct outer_headers {
 	uint64_t senders[BURST_MAX]; // see esp_sender_v4; 0 = no UDP
+	uint64_t any_sender;         // 0 = none of the packets came in UDP
 	uint16_t sizes[BURST_MAX];   // from the IP header to the SPI
 	uint8_t classes[BURST_MAX];  // traffic class
 };
@@ -207,12 +208,13 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count);
 // encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i]. Changes both.
-void encapsulate_burst(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
-	unsigned int count);
+void encapsulate_burst(
+	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
 // transmit.c: data starts at an IP header; packet i goes to adjacencies[i]. A drop counts for
-// tunnels[i] too, unless that is NO_TUNNEL.
+// tunnels[i] too, unless that is NO_TUNNEL. Cleartext never leaves an outside port.
+enum transmit_content { TRANSMIT_CLEARTEXT, TRANSMIT_ESP };
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count);
+	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);

@@ -105,7 +105,7 @@ static bool is_icmp6_nd(const uint8_t *upper, uint32_t size)
 }
 
 // A checked IP packet that is for the gateway itself.
-static enum arrival classify_own(
+static __attribute__((noinline)) enum arrival classify_own(
 	const struct port *port, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	struct packet_ip_view view;
@@ -129,12 +129,31 @@ static enum arrival classify_own(
 		    is_icmp6_nd(ip + view.header, upper));
 }
 
+// Whole and without IPv4 options, as nearly all ESP is: classify_own would come to the same.
+static __rte_always_inline bool is_plain_esp(
+	const struct port *port, const struct rte_ipv4_hdr *header)
+{
+	return likely(header->next_proto_id == IPPROTO_ESP &&
+		      header->version_ihl == RTE_IPV4_VHL_DEF &&
+		      (header->fragment_offset & ~RTE_BE16(RTE_IPV4_HDR_DF_FLAG)) == 0 &&
+		      port->is_outside);
+}
+
+static __rte_always_inline enum arrival take_plain_esp(
+	const uint8_t *ip, uint32_t size, struct frame *frame)
+{
+	frame->sender = 0;
+	return take_esp(ip, sizeof(struct rte_ipv4_hdr),
+		size - (uint32_t)sizeof(struct rte_ipv4_hdr), frame);
+}
+
 static __rte_always_inline enum arrival classify_ipv4(
 	const struct port *port, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	const struct rte_ipv4_hdr *header = (const struct rte_ipv4_hdr *)ip;
 	if (is_own_address4(port, header->dst_addr))
-		return classify_own(port, ip, size, frame);
+		return is_plain_esp(port, header) ? take_plain_esp(ip, size, frame)
+						  : classify_own(port, ip, size, frame);
 	if (ip[offsetof(struct rte_ipv4_hdr, dst_addr)] >= 224) // multicast, broadcast
 		return host(false);
 	return ARRIVAL_FORWARD;
@@ -271,6 +290,7 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 		sorted->outer.classes[i] = frame.traffic_class;
 		sorted->outer.sizes[i] = frame.outer_size;
 		sorted->outer.senders[i] = frame.sender;
+		sorted->outer.any_sender |= frame.sender;
 		sorted->esp[i] = packet;
 		set_data(packet, ETHERNET_SIZE + frame.outer_size, frame.esp_size);
 	} else if (arrival == ARRIVAL_FORWARD) {
@@ -290,6 +310,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	uint64_t bytes = 0;
 
 	sorted.forward_count = sorted.esp_count = 0;
+	sorted.outer.any_sender = 0;
 	worker->source = &worker->slot->sources[port->index];
 	for (unsigned int i = 0; i < count; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(packets[i], void *));

@@ -43,7 +43,8 @@ struct next_hop {
 	enum drop_reason refusal; // why nothing goes this way, or DROP_NONE
 };
 
-static struct next_hop read_next_hop(struct worker *worker, uint32_t index)
+static struct next_hop read_next_hop(
+	struct worker *worker, uint32_t index, enum transmit_content content)
 {
 	struct adjacency *adjacency = &worker->dataplane->adjacencies[index];
 	uint64_t link = atomic_load_explicit(&adjacency->link, memory_order_relaxed);
@@ -54,7 +55,9 @@ static struct next_hop read_next_hop(struct worker *worker, uint32_t index)
 		.source = port->mac_word,
 		.size_limit = port->mtu,
 	};
-	if (unlikely(!(link & ADJACENCY_RESOLVED))) {
+	if (unlikely(content == TRANSMIT_CLEARTEXT && port->is_outside)) {
+		hop.refusal = DROP_CLEARTEXT_TO_OUTSIDE;
+	} else if (unlikely(!(link & ADJACENCY_RESOLVED))) {
 		want(worker, adjacency, index);
 		hop.refusal = DROP_NEIGHBOUR_UNRESOLVED;
 	} else {
@@ -96,9 +99,9 @@ static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop
 
 // All to one adjacency.
 static void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
-	const uint32_t *tunnels, unsigned int count)
+	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
 {
-	const struct next_hop hop = read_next_hop(worker, adjacency);
+	const struct next_hop hop = read_next_hop(worker, adjacency, content);
 	struct worker_output *output = make_room(worker, hop.port, count);
 	unsigned int at = output->count;
 	for (unsigned int i = 0; i < count; i++) {
@@ -115,13 +118,13 @@ static void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_m
 }
 
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count)
+	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
 {
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		for (end = begin + 1; end < count && adjacencies[end] == adjacencies[begin];)
 			end++;
-		transmit_run(
-			worker, adjacencies[begin], packets + begin, tunnels + begin, end - begin);
+		transmit_run(worker, adjacencies[begin], packets + begin, tunnels + begin,
+			end - begin, content);
 	}
 }
 

@@ -2,7 +2,8 @@
 // Copyright (c) 2026 the espgw authors
 
 // Decapsulation of a burst (RFC 4303 section 3.4, RFC 4106), in passes over the burst: replay
-// check, cipher, integrity check, replay window, inner packet.
+// check, cipher, integrity check, replay window, inner packet. Neighbours that share an SA are a
+// run: what the SA has for them is read once.
 
 #include <string.h>
 
@@ -12,65 +13,98 @@
 
 #define RUNT_SIZE (ESP_HEADER_SIZE + ESP_IV_SIZE + 2 + ESP_ICV_SIZE)
 
-// Checks packet i before the cipher and makes its job.
-static inline enum drop_reason prepare(struct esp_context *context, unsigned int job_index,
-	const struct rte_mbuf *packet, const struct esp_sa_in *sa, uint64_t *sequence)
+static inline unsigned int end_of_run(
+	struct esp_sa_in *const *sas, unsigned int begin, unsigned int count)
 {
-	if (unlikely(packet->nb_segs != 1))
-		return DROP_NOT_LINEAR;
-	if (unlikely(packet->data_len < RUNT_SIZE))
-		return DROP_RUNT;
-	uint8_t *esp = rte_pktmbuf_mtod(packet, uint8_t *);
-	uint32_t spi, low; // as received: the ICV covers both
-	uint64_t iv;
-	memcpy(&spi, esp, sizeof(spi));
-	memcpy(&low, esp + 4, sizeof(low));
-	memcpy(&iv, esp + ESP_HEADER_SIZE, sizeof(iv));
-	enum drop_reason reason = replay_check(&sa->window, rte_be_to_cpu_32(low), sequence);
-	if (unlikely(reason != DROP_NONE))
-		return reason;
+	unsigned int end = begin + 1;
+	while (end < count && sas[end] == sas[begin])
+		end++;
+	return end;
+}
 
+// What the packets of a run have in common.
+struct common {
+	const struct replay_window *window;
+	uint64_t top; // of the window, before the run
+	const struct gcm_key *key;
 	uint32_t salt;
-	memcpy(&salt, sa->salt, sizeof(salt));
-	__m128i nonce = _mm_set_epi64x((int64_t)(iv >> 32), (int64_t)(iv << 32 | salt));
+	bool esn;
+};
+
+// The packet may be decrypted: its job.
+static inline void make_job(struct esp_context *context, unsigned int job_index, uint8_t *esp,
+	uint32_t size, const struct common *common, uint64_t sequence)
+{
+	uint64_t spi_low, iv; // as received: the ICV covers both
+	memcpy(&spi_low, esp, sizeof(spi_low));
+	memcpy(&iv, esp + ESP_HEADER_SIZE, sizeof(iv));
+	__m128i nonce = _mm_set_epi64x((int64_t)(iv >> 32), (int64_t)(iv << 32 | common->salt));
 	_mm_store_si128((__m128i *)context->nonces[job_index], nonce);
-	uint32_t high = rte_cpu_to_be_32((uint32_t)(*sequence >> 32));
-	bool esn = sa->window.esn;
-	uint64_t second = esn ? high : low;
-	__m128i aad = _mm_set_epi64x(low, (int64_t)(second << 32 | spi));
+	__m128i aad = _mm_cvtsi64_si128((int64_t)spi_low);
+	if (common->esn) {
+		uint64_t high = rte_cpu_to_be_32((uint32_t)(sequence >> 32));
+		aad = _mm_set_epi64x(
+			(int64_t)(spi_low >> 32), (int64_t)(high << 32 | (uint32_t)spi_low));
+	}
 	_mm_store_si128((__m128i *)context->aads[job_index], aad);
-	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
 	struct gcm_job *job = &context->jobs[job_index];
-	job->key = &sa->key;
-	job->aad_length = esn ? 12 : 8;
+	job->key = common->key;
 	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
-	job->length = length;
+	job->length = size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
+	job->aad_length = common->esn ? 12 : 8;
 	job->tag = context->tags[job_index];
-	return DROP_NONE;
+}
+
+// Checks the packets of a run before the cipher and makes their jobs. Returns jobs after adding
+// theirs.
+static inline unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
+	const struct esp_sa_in *sa, unsigned int begin, unsigned int end, uint8_t *drops,
+	unsigned int jobs)
+{
+	struct common common = {
+		.window = &sa->window,
+		.top = replay_top(&sa->window),
+		.key = &sa->key,
+		.esn = sa->window.esn,
+	};
+	memcpy(&common.salt, sa->salt, sizeof(common.salt));
+	for (unsigned int i = begin; i < end; i++) {
+		const struct rte_mbuf *packet = packets[i];
+		uint32_t size = packet->data_len;
+		uint64_t sequence = 0;
+		enum drop_reason reason = DROP_NONE;
+		if (unlikely(packet->nb_segs != 1 || size < RUNT_SIZE)) {
+			drops[i] = packet->nb_segs != 1 ? DROP_NOT_LINEAR : DROP_RUNT;
+			continue;
+		}
+		uint8_t *esp = rte_pktmbuf_mtod(packet, uint8_t *);
+		uint32_t low;
+		memcpy(&low, esp + 4, sizeof(low));
+		reason = replay_check(common.window, common.top, rte_be_to_cpu_32(low), &sequence);
+		drops[i] = (uint8_t)reason;
+		if (unlikely(reason != DROP_NONE))
+			continue;
+		context->sequences[i] = sequence;
+		context->job_packets[jobs] = (uint8_t)i;
+		make_job(context, jobs++, esp, size, &common, sequence);
+	}
+	return jobs;
 }
 
 // Compares in constant time.
-static bool icv_is_right(const struct gcm_job *job)
+static inline bool icv_is_right(const struct gcm_job *job)
 {
-	uint64_t computed[2], received[2];
-	memcpy(computed, job->tag, sizeof(computed));
-	memcpy(received, job->data + job->length, sizeof(received));
-	return ((computed[0] ^ received[0]) | (computed[1] ^ received[1])) == 0;
+	__m128i computed = _mm_loadu_si128((const __m128i *)job->tag);
+	__m128i received = _mm_loadu_si128((const __m128i *)(job->data + job->length));
+	__m128i difference = _mm_xor_si128(computed, received);
+	return _mm_testz_si128(difference, difference) != 0;
 }
 
-// Moves the windows: one call per run of neighbours that share an SA. Packets that were refused
-// stand in a run without effect.
-static void commit_windows(struct esp_context *context, struct esp_sa_in *const *sas,
-	uint8_t *drops, unsigned int count)
+static inline void check_icvs(const struct esp_context *context, unsigned int jobs, uint8_t *drops)
 {
-	for (unsigned int begin = 0; begin < count;) {
-		unsigned int end = begin + 1;
-		while (end < count && sas[end] == sas[begin])
-			end++;
-		context->tops[begin] = replay_commit(&sas[begin]->window,
-			&context->sequences[begin], &drops[begin], end - begin);
-		begin = end;
-	}
+	for (unsigned int job = 0; job < jobs; job++)
+		if (unlikely(!icv_is_right(&context->jobs[job])))
+			drops[context->job_packets[job]] = DROP_ICV;
 }
 
 // The padding is 1,2,3... (RFC 4303 section 2.4): bytes that are there are `length` from `data` on.
@@ -88,6 +122,11 @@ static bool padding_is_right(const uint8_t *data, uint32_t length)
 static inline enum drop_reason check_trailer(
 	const uint8_t *data, uint32_t length, uint32_t *inner, uint8_t *next_header)
 {
+	// Padding before the two last bytes of a word, by pad length, and which bytes it has.
+	static const uint64_t paddings[4] = {
+		0, UINT64_C(0x01) << 40, UINT64_C(0x0201) << 32, UINT64_C(0x030201) << 24};
+	static const uint64_t masks[4] = {
+		0, UINT64_C(0xff) << 40, UINT64_C(0xffff) << 32, UINT64_C(0xffffff) << 24};
 	uint64_t end; // padding, pad length, next header
 	memcpy(&end, data + length - sizeof(end), sizeof(end));
 	uint32_t padding = end >> 48 & 0xff;
@@ -95,12 +134,9 @@ static inline enum drop_reason check_trailer(
 	if (unlikely(padding + 2 > length))
 		return DROP_BAD_PADDING;
 	*inner = length - 2 - padding;
-	if (likely(padding < 4)) {
-		uint64_t expected = UINT64_C(0x030201) << (48 - 8 * padding);
-		uint64_t mask = UINT64_C(0xffffffffffff) << (48 - 8 * padding);
-		bool right = ((end ^ expected) & mask & UINT64_C(0xffffffffffff)) == 0;
-		return likely(right) ? DROP_NONE : DROP_BAD_PADDING;
-	}
+	if (likely(padding < 4))
+		return likely(((end ^ paddings[padding]) & masks[padding]) == 0) ? DROP_NONE
+										 : DROP_BAD_PADDING;
 	return padding_is_right(data + *inner, padding) ? DROP_NONE : DROP_BAD_PADDING;
 }
 
@@ -113,11 +149,12 @@ static const uint8_t ecn_results[4][4] = {
 	[CE] = {CE, CE, CE, CE},
 };
 
-static enum drop_reason propagate_ecn(uint8_t *inner, uint8_t outer_traffic_class)
+static inline enum drop_reason propagate_ecn(uint8_t *inner, uint8_t outer_traffic_class)
 {
 	uint8_t inner_ecn = packet_ip_traffic_class(inner) & PACKET_IP_ECN_MASK;
-	uint8_t result = ecn_results[inner_ecn][outer_traffic_class & PACKET_IP_ECN_MASK];
-	if (likely(result == inner_ecn))
+	uint8_t outer_ecn = outer_traffic_class & PACKET_IP_ECN_MASK;
+	uint8_t result = ecn_results[inner_ecn][outer_ecn];
+	if (likely(inner_ecn == outer_ecn || result == inner_ecn))
 		return DROP_NONE;
 	if (result == ECN_DROP)
 		return DROP_ECN;
@@ -125,8 +162,24 @@ static enum drop_reason propagate_ecn(uint8_t *inner, uint8_t outer_traffic_clas
 	return DROP_NONE;
 }
 
+// The header of the inner packet, which has `size` bytes at most. The far side vouches for it: the
+// checksum is for the end host to judge.
+static inline enum drop_reason check_inner(
+	const uint8_t *inner, uint32_t size, uint8_t next_header, uint32_t *length)
+{
+	if (likely(next_header == IPPROTO_IPIP && size >= sizeof(struct rte_ipv4_hdr) &&
+		    inner[0] == RTE_IPV4_VHL_DEF))
+		return packet_ipv4_check_fields(
+			inner, sizeof(struct rte_ipv4_hdr), size, false, length);
+	if (next_header != IPPROTO_IPIP && next_header != IPPROTO_IPV6)
+		return next_header == IPPROTO_NONE ? DROP_DUMMY : DROP_BAD_NEXT_HEADER;
+	if ((inner[0] >> 4 == 4) != (next_header == IPPROTO_IPIP))
+		return DROP_BAD_INNER;
+	return packet_ip_check(inner, size, false, length);
+}
+
 // What an authenticated packet holds: cuts the mbuf down to the inner packet.
-static enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_traffic_class)
+static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_traffic_class)
 {
 	uint8_t *data = rte_pktmbuf_mtod_offset(packet, uint8_t *, ESP_HEADER_SIZE + ESP_IV_SIZE);
 	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
@@ -135,63 +188,57 @@ static enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_tra
 	enum drop_reason reason = check_trailer(data, length, &inner, &next_header);
 	if (unlikely(reason != DROP_NONE))
 		return reason;
-	if (unlikely(next_header != IPPROTO_IPIP && next_header != IPPROTO_IPV6))
-		return next_header == IPPROTO_NONE ? DROP_DUMMY : DROP_BAD_NEXT_HEADER;
-	// The far side vouches for the packet: its checksum is for the end host to judge.
-	if (unlikely(packet_ip_check(data, inner, false, &ip_length) != DROP_NONE ||
-		     (data[0] >> 4 == 4) != (next_header == IPPROTO_IPIP)))
-		return DROP_BAD_INNER;
-	reason = propagate_ecn(data, outer_traffic_class);
+	reason = check_inner(data, inner, next_header, &ip_length);
+	if (unlikely(reason != DROP_NONE))
+		return reason == DROP_BAD_HEADER ? DROP_BAD_INNER : reason;
 	packet->data_off = (uint16_t)(packet->data_off + ESP_HEADER_SIZE + ESP_IV_SIZE);
 	packet->data_len = (uint16_t)ip_length; // TFC padding goes here
 	packet->pkt_len = ip_length;
-	return reason;
+	return propagate_ecn(data, outer_traffic_class);
 }
 
-// Adds to each SA's counters, once per run of neighbours that share it.
-static void count_packets(const struct esp_context *context, struct rte_mbuf *const *packets,
-	struct esp_sa_in *const *sas, const uint8_t *drops, unsigned int count)
+// Moves the window, then takes out the inner packets. Packets that were refused stand in the run
+// without effect. Returns how many are refused now.
+static inline unsigned int finish_run(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_in *sa, unsigned int begin, unsigned int end, const uint8_t *traffic_classes,
+	uint8_t *drops)
 {
-	uint64_t now = rte_rdtsc();
-	for (unsigned int i = 0; i < count;) {
-		struct esp_sa_in *sa = sas[i];
-		uint64_t good = 0, bytes = 0;
-		for (; i < count && sas[i] == sa; i++) {
-			good += drops[i] == DROP_NONE;
-			bytes += drops[i] == DROP_NONE ? packets[i]->data_len : 0;
-		}
-		if (good == 0)
-			continue;
-		struct esp_counters *counters = &sa->counters[context->worker];
-		counters->packets += good;
-		counters->bytes += bytes;
-		counters->last_use = now;
+	unsigned int refused = 0;
+	uint64_t bytes = 0;
+	context->tops[begin] =
+		replay_commit(&sa->window, &context->sequences[begin], &drops[begin], end - begin);
+	for (unsigned int i = begin; i < end; i++) {
+		if (likely(drops[i] == DROP_NONE))
+			drops[i] = (uint8_t)extract_inner(packets[i], traffic_classes[i]);
+		if (likely(drops[i] == DROP_NONE))
+			bytes += packets[i]->data_len;
+		else
+			refused++;
 	}
+	if (likely(refused != end - begin)) {
+		struct esp_counters *counters = &sa->counters[context->worker];
+		counters->packets += end - begin - refused;
+		counters->bytes += bytes;
+		counters->last_use = rte_rdtsc();
+	}
+	return refused;
 }
 
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count)
 {
-	unsigned int jobs = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		drops[i] =
-			(uint8_t)prepare(context, jobs, packets[i], sas[i], &context->sequences[i]);
-		context->job_packets[jobs] = (uint8_t)i;
-		jobs += drops[i] == DROP_NONE;
+	unsigned int jobs = 0, refused = 0;
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		end = end_of_run(sas, begin, count);
+		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
 	}
 	gcm_decrypt_burst(&context->gcm, context->jobs, jobs);
-	for (unsigned int job = 0; job < jobs; job++)
-		if (unlikely(!icv_is_right(&context->jobs[job])))
-			drops[context->job_packets[job]] = DROP_ICV;
-	commit_windows(context, sas, drops, count);
-
-	unsigned int refused = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		if (likely(drops[i] == DROP_NONE))
-			drops[i] = (uint8_t)extract_inner(packets[i], traffic_classes[i]);
-		refused += drops[i] != DROP_NONE;
+	check_icvs(context, jobs, drops);
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		end = end_of_run(sas, begin, count);
+		refused += finish_run(
+			context, packets, sas[begin], begin, end, traffic_classes, drops);
 	}
-	count_packets(context, packets, sas, drops, count);
 	return refused;
 }

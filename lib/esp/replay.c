@@ -109,10 +109,40 @@ static void refuse_seen(
 	}
 }
 
-uint64_t replay_commit(
+// Whether all packets are good and number on one after the other, as they do when nothing came
+// between them on their way.
+static inline bool is_in_order(const uint64_t *sequences, const uint8_t *drops, unsigned int count)
+{
+	uint64_t first = sequences[0], differences = 0;
+	for (unsigned int i = 0; i < count; i++)
+		differences |= (sequences[i] ^ (first + i)) | drops[i];
+	return differences == 0;
+}
+
+// Numbers in order, none of them too old: a swap for each block that they reach into.
+static void commit_in_order(
 	struct replay_window *window, const uint64_t *sequences, uint8_t *drops, unsigned int count)
 {
-	uint64_t top = atomic_load_explicit(window->top, memory_order_relaxed);
+	uint64_t first = sequences[0];
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		uint32_t low = (uint32_t)((first + begin) % REPLAY_BLOCK_BITS);
+		end = RTE_MIN(count, begin + REPLAY_BLOCK_BITS - low);
+		struct run run = {
+			.block = (first + begin) >> REPLAY_BLOCK_SHIFT,
+			.bits = UINT32_MAX >> (REPLAY_BLOCK_BITS - (end - begin)) << low,
+			.begin = begin,
+			.end = end,
+		};
+		int64_t seen = mark_block(window, run.block, run.bits);
+		if (unlikely(seen != 0))
+			refuse_seen(&run, seen, sequences, drops);
+	}
+}
+
+// Any numbers. Returns the highest that is not too old.
+static uint64_t commit_any(struct replay_window *window, uint64_t top, const uint64_t *sequences,
+	uint8_t *drops, unsigned int count)
+{
 	uint64_t highest = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		if (drops[i] != DROP_NONE)
@@ -133,6 +163,20 @@ uint64_t replay_commit(
 		if (unlikely(seen != 0))
 			refuse_seen(&run, seen, sequences, drops);
 		i = run.end;
+	}
+	return highest;
+}
+
+uint64_t replay_commit(
+	struct replay_window *window, const uint64_t *sequences, uint8_t *drops, unsigned int count)
+{
+	uint64_t top = replay_top(window), highest;
+	if (likely(sequences[0] > top && window->size != 0) &&
+		is_in_order(sequences, drops, count)) {
+		highest = sequences[count - 1];
+		commit_in_order(window, sequences, drops, count);
+	} else {
+		highest = commit_any(window, top, sequences, drops, count);
 	}
 	if (highest > top)
 		advance_top(window, highest);

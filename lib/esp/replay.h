@@ -69,12 +69,17 @@ static inline bool replay_infer_sequence(
 	return true;
 }
 
+// The highest number that has been taken, for replay_check; one look will do for many packets.
+static inline uint64_t replay_top(const struct replay_window *window)
+{
+	return atomic_load_explicit(window->top, memory_order_relaxed);
+}
+
 // Worker, before decryption: may this number be new? DROP_NONE and the whole number, DROP_REPLAY or
 // DROP_TOO_OLD. Changes nothing. `low`: host order.
 static inline enum drop_reason replay_check(
-	const struct replay_window *window, uint32_t low, uint64_t *sequence)
+	const struct replay_window *window, uint64_t top, uint32_t low, uint64_t *sequence)
 {
-	uint64_t top = atomic_load_explicit(window->top, memory_order_relaxed);
 	*sequence = low;
 	if (window->esn && !replay_infer_sequence(top, window->size, low, sequence))
 		return DROP_TOO_OLD;

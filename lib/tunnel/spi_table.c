@@ -24,7 +24,6 @@
 #include <rte_byteorder.h>
 #include <rte_common.h>
 #include <rte_malloc.h>
-#include <rte_prefetch.h>
 
 #include "esp/esp.h"
 
@@ -114,17 +113,16 @@ bool spi_table_is_crowded(const struct spi_table *table)
 	return table->used > table->mask / 2;
 }
 
-static inline struct esp_sa_in *find(
-	const struct spi_table *table, uint32_t spi, uint32_t home, uint32_t *tunnel)
+// The slot with this SPI, or NULL. Nearly always it is the first one.
+static inline const struct spi_slot *find(const struct spi_table *table, uint32_t spi)
 {
+	uint32_t home = home_slot(table, spi);
 	// The bound only guards against a table without an empty slot.
 	for (uint32_t i = 0; i <= table->mask; i++) {
 		const struct spi_slot *slot = &table->slots[(home + i) & table->mask];
 		uint32_t seen = atomic_load_explicit(&slot->spi, memory_order_acquire);
-		if (likely(seen == spi)) {
-			*tunnel = atomic_load_explicit(&slot->tunnel, memory_order_relaxed);
-			return atomic_load_explicit(&slot->sa, memory_order_relaxed);
-		}
+		if (likely(seen == spi))
+			return slot;
 		if (seen == SPI_SLOT_EMPTY)
 			break;
 	}
@@ -134,17 +132,15 @@ static inline struct esp_sa_in *find(
 void spi_table_lookup(const struct spi_table *table, const uint32_t *spis, struct esp_sa_in **sas,
 	uint32_t *tunnels, unsigned int count)
 {
-	uint32_t homes[ESP_BURST_MAX];
-	for (unsigned int i = 0; i < count; i++) {
-		homes[i] = home_slot(table, rte_be_to_cpu_32(spis[i]));
-		rte_prefetch0(&table->slots[homes[i]]);
-	}
 	for (unsigned int i = 0; i < count; i++) {
 		uint32_t spi = rte_be_to_cpu_32(spis[i]);
+		// What is no SPI could match a slot's state.
+		const struct spi_slot *slot = likely(spi >= ESP_SPI_MIN) ? find(table, spi) : NULL;
 		sas[i] = NULL;
 		tunnels[i] = 0;
-		// What is no SPI could match a slot's state.
-		if (likely(spi >= ESP_SPI_MIN))
-			sas[i] = find(table, spi, homes[i], &tunnels[i]);
+		if (unlikely(slot == NULL))
+			continue;
+		sas[i] = atomic_load_explicit(&slot->sa, memory_order_relaxed);
+		tunnels[i] = atomic_load_explicit(&slot->tunnel, memory_order_relaxed);
 	}
 }
