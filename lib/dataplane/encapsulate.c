@@ -28,12 +28,11 @@ static struct way read_way(struct worker *worker, uint32_t index)
 	return way;
 }
 
-// Neighbours in a burst that share a tunnel: packets [begin, end).
+// Neighbours in a burst that share a tunnel, and what it is for them.
 struct run {
-	unsigned int begin, end;
-	uint32_t tunnel;
-	unsigned int packets; // that leave
-	uint64_t bytes;       // of these, before encapsulation
+	uint32_t tunnel, adjacency;
+	unsigned int count; // packets that leave
+	uint64_t bytes;     // of these, before encapsulation
 };
 
 // A burst on its way: packet i of it leaves by tunnels[i].
@@ -42,29 +41,31 @@ struct leaving {
 	struct rte_mbuf **packets;
 	uint32_t *tunnels;
 	struct esp_sa_out *sas[BURST_MAX];
-	uint32_t adjacencies[BURST_MAX];
 	struct run runs[BURST_MAX];
 };
 
-// Drops the packets of [begin, end) that can't go this way, and moves the others to where
-// leaving->count is. Returns the end of those.
-static __attribute__((noinline)) unsigned int refuse_some(struct worker *worker,
-	struct leaving *leaving, const struct way *way, unsigned int begin, unsigned int end)
+// Drops the packets of [begin, end) that can't go this way, and moves the others to `at`, where
+// leaving->count then ends. Bytes of those.
+static __attribute__((noinline)) uint64_t refuse_some(struct worker *worker,
+	struct leaving *leaving, const struct way *way, unsigned int begin, unsigned int end,
+	unsigned int at)
 {
-	unsigned int at = leaving->count;
+	uint64_t bytes = 0;
 	for (unsigned int i = begin; i < end; i++) {
 		struct rte_mbuf *packet = leaving->packets[i];
 		uint32_t tunnel = leaving->tunnels[i];
-		if (packet->pkt_len > way->mtu)
+		if (packet->pkt_len > way->mtu) {
 			worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, tunnel);
-		else if (way->reason != DROP_NONE)
+		} else if (way->reason != DROP_NONE) {
 			worker_drop_of_tunnel(worker, packet, way->reason, tunnel);
-		else {
+		} else {
+			bytes += packet->pkt_len;
 			leaving->packets[at] = packet;
 			leaving->tunnels[at++] = tunnel;
 		}
 	}
-	return at;
+	leaving->count = at;
+	return bytes;
 }
 
 static unsigned int end_of_run(const uint32_t *tunnels, unsigned int begin, unsigned int count)
@@ -80,54 +81,61 @@ static inline void find_way(
 	struct worker *worker, struct leaving *leaving, unsigned int begin, unsigned int end)
 {
 	struct way way = read_way(worker, leaving->tunnels[begin]);
-	struct run *run = &leaving->runs[leaving->run_count++];
-	run->tunnel = leaving->tunnels[begin];
+	unsigned int at = leaving->count;
 	bool too_big = false;
-	for (unsigned int i = begin; i < end; i++)
-		too_big |= leaving->packets[i]->pkt_len > way.mtu;
-	run->begin = leaving->count;
-	run->end = end;
-	if (unlikely(too_big || way.reason != DROP_NONE || run->begin != begin))
-		run->end = refuse_some(worker, leaving, &way, begin, end);
-	run->packets = run->end - run->begin;
-	run->bytes = 0;
-	for (unsigned int i = run->begin; i < run->end; i++) {
-		run->bytes += leaving->packets[i]->pkt_len;
-		leaving->sas[i] = way.sa;
-		leaving->adjacencies[i] = way.adjacency;
+	uint64_t bytes = 0;
+	for (unsigned int i = begin; i < end; i++) {
+		uint32_t size = leaving->packets[i]->pkt_len;
+		bytes += size;
+		too_big |= size > way.mtu;
+		leaving->sas[at + i - begin] = way.sa;
 	}
-	leaving->count = run->end;
+	leaving->count = at + end - begin;
+	if (unlikely(too_big || way.reason != DROP_NONE || at != begin))
+		bytes = refuse_some(worker, leaving, &way, begin, end, at);
+	leaving->runs[leaving->run_count++] = (struct run){
+		.tunnel = leaving->tunnels[begin],
+		.adjacency = way.adjacency,
+		.count = leaving->count - at,
+		.bytes = bytes,
+	};
 }
 
 // Drops what encapsulation refused, which is as it was, and closes the gaps.
 static __attribute__((noinline)) void drop_refused(
 	struct worker *worker, const uint8_t *drops, struct leaving *leaving)
 {
-	unsigned int good = 0;
-	struct run *run = leaving->runs;
-	for (unsigned int i = 0; i < leaving->count; i++) {
-		while (i >= run->end)
-			run++;
-		struct rte_mbuf *packet = leaving->packets[i];
-		if (drops[i] != DROP_NONE) {
-			run->packets--;
+	unsigned int good = 0, i = 0;
+	for (unsigned int r = 0; r < leaving->run_count; r++) {
+		struct run *run = &leaving->runs[r];
+		for (unsigned int end = i + run->count; i < end; i++) {
+			struct rte_mbuf *packet = leaving->packets[i];
+			if (drops[i] == DROP_NONE) {
+				leaving->tunnels[good] = run->tunnel;
+				leaving->packets[good++] = packet;
+				continue;
+			}
+			run->count--;
 			run->bytes -= packet->pkt_len;
-			worker_drop_of_tunnel(worker, packet, drops[i], leaving->tunnels[i]);
-			continue;
+			worker_drop_of_tunnel(worker, packet, drops[i], run->tunnel);
 		}
-		leaving->adjacencies[good] = leaving->adjacencies[i];
-		leaving->tunnels[good] = leaving->tunnels[i];
-		leaving->packets[good++] = packet;
 	}
 	leaving->count = good;
 }
 
-static void count_packets(struct worker *worker, const struct leaving *leaving)
+static void send_runs(struct worker *worker, const struct leaving *leaving)
 {
+	unsigned int begin = 0;
 	for (unsigned int i = 0; i < leaving->run_count; i++) {
-		struct telemetry_tunnel *counters = &worker->slot->tunnels[leaving->runs[i].tunnel];
-		counters->out_packets += leaving->runs[i].packets;
-		counters->out_bytes += leaving->runs[i].bytes;
+		const struct run *run = &leaving->runs[i];
+		struct telemetry_tunnel *counters = &worker->slot->tunnels[run->tunnel];
+		if (unlikely(run->count == 0))
+			continue;
+		counters->out_packets += run->count;
+		counters->out_bytes += run->bytes;
+		transmit_run(worker, run->adjacency, leaving->packets + begin,
+			leaving->tunnels + begin, run->count, TRANSMIT_ESP);
+		begin += run->count;
 	}
 }
 
@@ -143,10 +151,9 @@ void encapsulate_burst(
 		end = end_of_run(tunnels, begin, count);
 		find_way(worker, &leaving, begin, end);
 	}
-	if (leaving.count == 0)
+	if (unlikely(leaving.count == 0))
 		return;
 	if (unlikely(esp_encapsulate(worker->esp, packets, leaving.sas, drops, leaving.count) != 0))
 		drop_refused(worker, drops, &leaving);
-	count_packets(worker, &leaving);
-	transmit_burst(worker, packets, leaving.adjacencies, tunnels, leaving.count, TRANSMIT_ESP);
+	send_runs(worker, &leaving);
 }

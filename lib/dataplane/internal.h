@@ -215,6 +215,9 @@ void encapsulate_burst(
 enum transmit_content { TRANSMIT_CLEARTEXT, TRANSMIT_ESP };
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
 	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
+// All to one adjacency.
+void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
+	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);

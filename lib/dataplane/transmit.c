@@ -38,7 +38,7 @@ static void want(struct worker *worker, struct adjacency *adjacency, uint32_t in
 struct next_hop {
 	const struct port *port;
 	uint64_t destination; // MAC, and the first two bytes of the port's own: 8 bytes of header
-	uint64_t source;      // the port's own MAC; the header's last 8 bytes without the EtherType
+	uint64_t source[2];   // the port's own MAC and an EtherType: the last 8, for IPv4 and IPv6
 	uint32_t size_limit;  // of a packet
 	enum drop_reason refusal; // why nothing goes this way, or DROP_NONE
 };
@@ -52,7 +52,8 @@ static struct next_hop read_next_hop(
 	struct next_hop hop = {
 		.port = port,
 		.destination = (link & ADJACENCY_MAC) | port->mac_word << 48,
-		.source = port->mac_word,
+		.source = {port->mac_word | (uint64_t)RTE_BE16(RTE_ETHER_TYPE_IPV4) << 48,
+			port->mac_word | (uint64_t)RTE_BE16(RTE_ETHER_TYPE_IPV6) << 48},
 		.size_limit = port->mtu,
 	};
 	if (unlikely(content == TRANSMIT_CLEARTEXT && port->is_outside)) {
@@ -83,27 +84,25 @@ static enum drop_reason why_not(const struct next_hop *hop, const struct rte_mbu
 	return packet->pkt_len > hop->size_limit ? DROP_TOO_BIG : DROP_NO_HEADROOM;
 }
 
-// Two overlapping words make the 14 bytes.
+// Two overlapping words make the 14 bytes. The versions 4 and 6 differ in one bit.
 static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop *hop)
 {
 	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
-	uint64_t type =
-		ip[0] >> 4 == 4 ? RTE_BE16(RTE_ETHER_TYPE_IPV4) : RTE_BE16(RTE_ETHER_TYPE_IPV6);
-	uint64_t last = hop->source | type << 48;
+	const uint64_t *source = &hop->source[ip[0] >> 5 & 1];
 	memcpy(ip - ETHERNET_SIZE, &hop->destination, sizeof(hop->destination));
-	memcpy(ip - sizeof(last), &last, sizeof(last));
+	memcpy(ip - sizeof(*source), source, sizeof(*source));
 	packet->data_off = (uint16_t)(packet->data_off - ETHERNET_SIZE);
 	packet->pkt_len += ETHERNET_SIZE;
 	packet->data_len = (uint16_t)packet->pkt_len; // one segment
 }
 
-// All to one adjacency.
-static void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
+void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
 	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
 {
 	const struct next_hop hop = read_next_hop(worker, adjacency, content);
 	struct worker_output *output = make_room(worker, hop.port, count);
-	unsigned int at = output->count;
+	struct rte_mbuf **at = output->packets + output->count;
+	uint32_t *of = output->tunnels + output->count;
 	for (unsigned int i = 0; i < count; i++) {
 		if (unlikely(hop.refusal != DROP_NONE || !fits(&hop, packets[i]))) {
 			worker_drop_of_tunnel(
@@ -111,10 +110,10 @@ static void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_m
 			continue;
 		}
 		write_ethernet(packets[i], &hop);
-		output->packets[at] = packets[i];
-		output->tunnels[at++] = tunnels[i];
+		*at++ = packets[i];
+		*of++ = tunnels[i];
 	}
-	output->count = at;
+	output->count = (unsigned int)(at - output->packets);
 }
 
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,

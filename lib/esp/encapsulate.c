@@ -60,32 +60,58 @@ struct common {
 	const struct gcm_key *key;
 	const struct esp_outer *outer;
 	uint32_t spi_be, salt;
-	uint32_t outer_size;
+	uint32_t before; // bytes before the inner packet
 	bool esn;
 };
 
-// `end` is where the ESP header begins. A store for each word of the header.
-static inline void write_outer_ipv4(uint8_t *end, const struct esp_outer *outer, bool udp,
-	const uint8_t *inner, uint64_t sequence, uint32_t size)
+// What the outer header wants to know of a packet.
+struct inner {
+	const uint8_t *header;
+	bool is_ipv4;
+	uint8_t traffic_class;
+};
+
+static inline struct inner read_inner(const uint8_t *header)
 {
-	uint64_t fragment = outer->fragment;
-	if (unlikely(outer->copy_df) && inner[0] >> 4 == 4)
-		fragment = ((const struct rte_ipv4_hdr *)inner)->fragment_offset & ESP_IPV4_DF;
+	uint16_t first; // both families' class lies in the first two bytes
+	memcpy(&first, header, sizeof(first));
+	bool is_ipv4 = (first & 0xf0) == 0x40;
+	uint8_t ipv6_class = (uint8_t)(first << 4 | first >> 12);
+	return (struct inner){header, is_ipv4, is_ipv4 ? (uint8_t)(first >> 8) : ipv6_class};
+}
+
+// Flags of the outer IPv4 header that the template does not have, and its identification, as they
+// lie in the header's second word.
+static inline uint32_t fragment_word(
+	const struct esp_outer *outer, const struct inner *inner, uint64_t sequence)
+{
+	uint16_t flags = 0;
+	if (outer->copy_df && inner->is_ipv4)
+		flags = ((const struct rte_ipv4_hdr *)inner->header)->fragment_offset & ESP_IPV4_DF;
 	// Without DF routers may fragment: an identification is needed (RFC 6864).
-	uint64_t identification = fragment != 0 ? 0 : (uint16_t)sequence;
-	uint64_t class_word = (uint64_t)packet_ip_traffic_class(inner) << 8;
+	return flags != 0 || outer->df ? (uint32_t)flags << 16 : (uint16_t)sequence;
+}
+
+// `end` is where the ESP header begins. `plain`: all have DF, none UDP. A store for each word.
+static __rte_always_inline void write_outer_ipv4(uint8_t *end, const struct esp_outer *outer,
+	bool plain, const struct inner *inner, uint64_t sequence, uint32_t size)
+{
+	uint64_t class_word = (uint64_t)inner->traffic_class << 8;
 	uint64_t length = rte_bswap16((uint16_t)size);
-	uint64_t checksum = packet_checksum_fold((uint32_t)(outer->partial_checksum + class_word +
-							    length + identification + fragment));
-	uint64_t first = RTE_IPV4_VHL_DEF | class_word | length << 16 | identification << 32 |
-			 fragment << 48;
-	uint64_t second = outer->ipv4_second | checksum << 16;
-	if (udp) {
+	uint64_t first = outer->ipv4_first | class_word | length << 16;
+	uint32_t sum = outer->partial_checksum + (uint32_t)class_word + (uint32_t)length;
+	if (!plain) {
+		uint32_t fragment = fragment_word(outer, inner, sequence);
+		first |= (uint64_t)fragment << 32;
+		sum += (fragment & 0xffff) + (fragment >> 16);
+	}
+	if (!plain && outer->udp) {
 		uint64_t udp_length = rte_bswap16((uint16_t)(size - sizeof(struct rte_ipv4_hdr)));
 		uint64_t word = outer->udp_ports | udp_length << 32; // no checksum (RFC 3948)
 		end -= sizeof(word);
 		memcpy(end, &word, sizeof(word));
 	}
+	uint64_t second = outer->ipv4_second | (uint64_t)packet_checksum_fold(sum) << 16;
 	uint8_t *header = end - sizeof(struct rte_ipv4_hdr);
 	memcpy(header, &first, sizeof(first));
 	memcpy(header + 8, &second, sizeof(second));
@@ -93,15 +119,14 @@ static inline void write_outer_ipv4(uint8_t *end, const struct esp_outer *outer,
 }
 
 static inline void write_outer_ipv6(
-	uint8_t *end, const struct esp_outer *outer, const uint8_t *inner, uint32_t size)
+	uint8_t *end, const struct esp_outer *outer, const struct inner *inner, uint32_t size)
 {
-	uint32_t traffic_class = packet_ip_traffic_class(inner);
 	rte_mov16(end - 48, outer->bytes);
 	rte_mov16(end - 32, outer->bytes + 16);
 	rte_mov16(end - 16, outer->bytes + 32);
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)(end - outer->size);
 	uint16_t payload = rte_cpu_to_be_16((uint16_t)(size - sizeof(*ip)));
-	ip->vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28 | traffic_class << 20);
+	ip->vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28 | (uint32_t)inner->traffic_class << 20);
 	ip->payload_len = payload;
 	if (outer->udp)
 		((struct rte_udp_hdr *)(ip + 1))->dgram_len = payload;
@@ -124,35 +149,36 @@ static inline void write_esp_header(
 	_mm_store_si128((__m128i *)aad, aad_value);
 }
 
-enum outer_kind { OUTER_IPV4, OUTER_IPV4_UDP, OUTER_IPV6 };
+// Where the next packet's job goes, and what that points to.
+struct place {
+	struct gcm_job *job;
+	uint8_t (*nonce)[16], (*aad)[16];
+};
 
 // Builds everything but the ciphertext, and the job that makes that. `kind` is a constant where
 // this is inlined. Bytes of the inner packet.
-static __rte_always_inline uint32_t prepare(struct esp_context *context, unsigned int job_index,
-	struct rte_mbuf *packet, const struct common *common, enum outer_kind kind,
-	uint64_t sequence)
+static __rte_always_inline uint32_t prepare(struct place place, struct rte_mbuf *packet,
+	const struct common *common, enum esp_outer_kind kind, uint64_t sequence)
 {
-	uint8_t *inner = rte_pktmbuf_mtod(packet, uint8_t *);
+	uint8_t *data = rte_pktmbuf_mtod(packet, uint8_t *);
 	uint32_t inner_size = packet->data_len;
-	uint8_t *esp = inner - ESP_HEADER_SIZE - ESP_IV_SIZE;
-	uint32_t length =
-		inner_size + write_trailer(inner + inner_size, inner_size, inner[0] >> 4 == 4);
-	uint32_t before = common->outer_size + ESP_HEADER_SIZE + ESP_IV_SIZE;
-	uint32_t size = before + length + ESP_ICV_SIZE;
+	const struct inner inner = read_inner(data);
+	uint8_t *esp = data - ESP_HEADER_SIZE - ESP_IV_SIZE;
+	uint32_t length = inner_size + write_trailer(data + inner_size, inner_size, inner.is_ipv4);
+	uint32_t size = common->before + length + ESP_ICV_SIZE;
 
-	if (kind == OUTER_IPV6)
-		write_outer_ipv6(esp, common->outer, inner, size);
+	if (kind == ESP_OUTER_IPV6)
+		write_outer_ipv6(esp, common->outer, &inner, size);
 	else
-		write_outer_ipv4(esp, common->outer, kind == OUTER_IPV4_UDP, inner, sequence, size);
-	write_esp_header(
-		common, sequence, esp, context->nonces[job_index], context->aads[job_index]);
-	struct gcm_job *job = &context->jobs[job_index];
-	job->key = common->key;
-	job->data = inner;
-	job->length = length;
-	job->aad_length = common->esn ? 12 : 8;
-	job->tag = inner + length;
-	packet->data_off = (uint16_t)(packet->data_off - before);
+		write_outer_ipv4(
+			esp, common->outer, kind == ESP_OUTER_PLAIN, &inner, sequence, size);
+	write_esp_header(common, sequence, esp, *place.nonce, *place.aad);
+	place.job->key = common->key;
+	place.job->data = data;
+	place.job->length = length;
+	place.job->aad_length = common->esn ? 12 : 8;
+	place.job->tag = data + length;
+	packet->data_off = (uint16_t)(packet->data_off - common->before);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;
 	return inner_size;
@@ -167,14 +193,17 @@ static void finish_udp6(struct rte_mbuf *packet)
 }
 
 // The packets of `run` (a bit each), numbered from `sequence` on. Bytes of the inner packets.
-static __rte_always_inline uint64_t prepare_packets(struct esp_context *context,
+static __rte_always_inline uint64_t prepare_packets(struct place place,
 	struct rte_mbuf *const *packets, uint64_t run, const struct common *common,
-	enum outer_kind kind, unsigned int jobs, uint64_t sequence)
+	enum esp_outer_kind kind, uint64_t sequence)
 {
 	uint64_t bytes = 0;
-	for (; run != 0; run &= run - 1)
-		bytes += prepare(
-			context, jobs++, packets[__builtin_ctzll(run)], common, kind, sequence++);
+	for (; run != 0; run &= run - 1) {
+		bytes += prepare(place, packets[__builtin_ctzll(run)], common, kind, sequence++);
+		place.job++;
+		place.nonce++;
+		place.aad++;
+	}
 	return bytes;
 }
 
@@ -201,9 +230,10 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 		.key = &sa->key,
 		.outer = outer,
 		.spi_be = sa->spi_be,
-		.outer_size = outer->size,
+		.before = outer->size + ESP_HEADER_SIZE + ESP_IV_SIZE,
 		.esn = sa->esn,
 	};
+	struct place place = {&context->jobs[jobs], &context->nonces[jobs], &context->aads[jobs]};
 	memcpy(&common.salt, sa->salt, sizeof(common.salt));
 	unsigned int count = (unsigned int)__builtin_popcountll(run);
 	uint64_t sequence = 0, bytes;
@@ -213,13 +243,15 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 		if (granted == 0)
 			return jobs;
 	}
-	if (likely(outer->family == 4 && !outer->udp)) {
-		bytes = prepare_packets(context, packets, run, &common, OUTER_IPV4, jobs, sequence);
-	} else if (outer->family == 4) {
-		bytes = prepare_packets(
-			context, packets, run, &common, OUTER_IPV4_UDP, jobs, sequence);
-	} else {
-		bytes = prepare_packets(context, packets, run, &common, OUTER_IPV6, jobs, sequence);
+	switch (outer->kind) {
+	case ESP_OUTER_PLAIN:
+		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_PLAIN, sequence);
+		break;
+	case ESP_OUTER_IPV4:
+		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_IPV4, sequence);
+		break;
+	default:
+		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_IPV6, sequence);
 		*udp6 |= outer->udp ? run : 0;
 	}
 	struct esp_counters *counters = &sa->counters[context->worker];
@@ -229,34 +261,46 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 	return jobs + granted;
 }
 
-// The packets that have room (a bit each). Fetches their ends, where the trailer goes.
+// The packets that have no room (a bit each). Fetches their ends, where the trailer goes.
 static inline uint64_t check_rooms(
 	struct rte_mbuf *const *packets, uint8_t *drops, unsigned int count)
 {
-	uint64_t with_room = 0;
+	uint64_t without = 0;
+	memset(drops, DROP_NONE, count);
 	for (unsigned int i = 0; i < count; i++) {
 		const struct rte_mbuf *packet = packets[i];
-		drops[i] = DROP_NONE;
-		if (likely(has_room(packet)))
-			with_room |= UINT64_C(1) << i;
-		else
-			drops[i] = packet->nb_segs != 1 ? DROP_NOT_LINEAR : DROP_NO_HEADROOM;
 		rte_prefetch0_write(rte_pktmbuf_mtod_offset(packet, uint8_t *, packet->data_len));
+		if (likely(has_room(packet)))
+			continue;
+		drops[i] = packet->nb_segs != 1 ? DROP_NOT_LINEAR : DROP_NO_HEADROOM;
+		without |= UINT64_C(1) << i;
 	}
-	return with_room;
+	return without;
+}
+
+// The packets of this SA (a bit each).
+static inline uint64_t find_packets(
+	struct esp_sa_out *const *sas, const struct esp_sa_out *sa, unsigned int count)
+{
+	uint64_t others = 0;
+	for (unsigned int i = 0; i < count; i++)
+		others |= (uint64_t)(sas[i] != sa) << i;
+	return ~others;
 }
 
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
-	uint64_t udp6 = 0, pending = check_rooms(packets, drops, count);
-	unsigned int jobs = 0;
+	uint64_t udp6 = 0, all = UINT64_MAX >> (ESP_BURST_MAX - count);
+	uint64_t pending = all & ~check_rooms(packets, drops, count);
+	unsigned int jobs = 0, same = 1;
+	while (same < count && sas[same] == sas[0])
+		same++;
 	while (pending != 0) {
 		struct esp_sa_out *sa = sas[__builtin_ctzll(pending)];
-		uint64_t run = 0;
-		for (unsigned int i = 0; i < count; i++)
-			run |= (uint64_t)(sas[i] == sa) << i;
-		run &= pending;
+		uint64_t run = pending;
+		if (unlikely(same != count))
+			run &= find_packets(sas, sa, count);
 		pending &= ~run;
 		jobs = prepare_run(context, packets, sa, run, drops, jobs, &udp6);
 	}

@@ -83,9 +83,11 @@ static inline enum drop_reason replay_check(
 	*sequence = low;
 	if (window->esn && !replay_infer_sequence(top, window->size, low, sequence))
 		return DROP_TOO_OLD;
-	if (unlikely(*sequence == 0))
+	if (likely(*sequence > top))
+		return DROP_NONE;
+	if (*sequence == 0)
 		return DROP_TOO_OLD; // the first number is 1
-	if (window->size == 0 || *sequence > top)
+	if (window->size == 0)
 		return DROP_NONE;
 	if (top - *sequence >= window->size)
 		return DROP_TOO_OLD;

@@ -97,20 +97,24 @@ static void build_udp(struct esp_outer *outer, uint16_t source, uint16_t destina
 }
 
 static void build_ipv4(struct esp_outer *outer, const struct packet_address *source,
-	const struct packet_address *destination, uint8_t ttl)
+	const struct packet_address *destination, uint8_t df, uint8_t ttl)
 {
+	outer->df = df == ESP_DF_SET;
+	outer->copy_df = df == ESP_DF_COPY;
 	struct rte_ipv4_hdr ip = {
 		.version_ihl = RTE_IPV4_VHL_DEF,
+		.fragment_offset = outer->df ? ESP_IPV4_DF : 0,
 		.time_to_live = ttl,
 		.next_proto_id = outer->udp ? IPPROTO_UDP : IPPROTO_ESP,
 	};
 	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
 	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
+	outer->kind = outer->df && !outer->udp ? ESP_OUTER_PLAIN : ESP_OUTER_IPV4;
 	outer->size += sizeof(ip);
 	outer->partial_checksum = rte_raw_cksum(&ip, sizeof(ip));
+	memcpy(&outer->ipv4_first, &ip, sizeof(outer->ipv4_first));
 	memcpy(&outer->ipv4_second, &ip.time_to_live, sizeof(outer->ipv4_second));
 	outer->ipv4_destination = ip.dst_addr;
-	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
 }
 
 static void build_ipv6(struct esp_outer *outer, const struct packet_address *source,
@@ -123,6 +127,7 @@ static void build_ipv6(struct esp_outer *outer, const struct packet_address *sou
 	};
 	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
 	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
+	outer->kind = ESP_OUTER_IPV6;
 	outer->size += sizeof(ip);
 	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
 }
@@ -131,14 +136,10 @@ static struct esp_outer build_outer(const struct packet_address *source,
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
 	uint8_t df, uint8_t ttl)
 {
-	struct esp_outer outer = {
-		.family = source->family,
-		.copy_df = df == ESP_DF_COPY,
-		.fragment = df == ESP_DF_CLEAR ? 0 : ESP_IPV4_DF,
-	};
+	struct esp_outer outer = {0};
 	build_udp(&outer, udp_source, udp_destination);
 	if (source->family == 4)
-		build_ipv4(&outer, source, destination, ttl);
+		build_ipv4(&outer, source, destination, df, ttl);
 	else
 		build_ipv6(&outer, source, destination, ttl);
 	return outer;

@@ -21,19 +21,22 @@
 #define ESP_OUTER_SIZE 48 // IPv6 and UDP, the longest outer header
 #define ESP_IPV4_DF    RTE_BE16(RTE_IPV4_HDR_DF_FLAG)
 
+// How much of an outer header differs between packets. PLAIN: IPv4 with DF and without UDP.
+enum esp_outer_kind { ESP_OUTER_PLAIN, ESP_OUTER_IPV4, ESP_OUTER_IPV6 };
+
 // The outer header, prebuilt; fields that differ between packets are zero.
 struct esp_outer {
-	uint8_t bytes[ESP_OUTER_SIZE]; // right-aligned: the ESP header follows byte 47
-	uint16_t size;                 // bytes of it in use
-	uint8_t family;                // 4 or 6
+	uint16_t size; // bytes of it
+	uint8_t kind;  // enum esp_outer_kind
 	bool udp;
-	// IPv4: parts of the same as words, as they lie in memory.
-	bool copy_df;              // the inner header's DF, instead of this:
-	uint16_t fragment;         // flags and fragment offset
-	uint16_t partial_checksum; // sum of the header's words
+	bool df, copy_df;          // IPv4: DF in all packets, or the inner header's
+	uint16_t partial_checksum; // IPv4: sum of the header's words, as they lie in memory
+	// IPv4, as words.
+	uint64_t ipv4_first, ipv4_second;
 	uint32_t ipv4_destination;
-	uint64_t ipv4_second; // the eight bytes from the TTL to the source
-	uint64_t udp_ports;   // both ports; length and checksum zero
+	uint64_t udp_ports; // UDP: both ports; length and checksum zero
+	// IPv6, right-aligned: the ESP header follows byte 47.
+	uint8_t bytes[ESP_OUTER_SIZE];
 } __rte_cache_aligned;
 
 struct esp_sa_out {
