@@ -25,33 +25,35 @@ static void refuse_unknown_spi(
 	worker_drop(worker, packet, DROP_UNKNOWN_SPI);
 }
 
+// Drops the packets without SA and closes the gaps; returns how many are left.
+static __attribute__((noinline)) unsigned int refuse_unknown(struct worker *worker,
+	struct rte_mbuf **packets, struct outer_headers *outer, struct esp_sa_in **sas,
+	uint32_t *tunnels, unsigned int count)
+{
+	unsigned int known = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (sas[i] == NULL) {
+			refuse_unknown_spi(worker, packets[i], outer->spis[i], outer->sizes[i]);
+			continue;
+		}
+		sas[known] = sas[i];
+		tunnels[known] = tunnels[i];
+		outer->classes[known] = outer->classes[i];
+		outer->sizes[known] = outer->sizes[i];
+		outer->senders[known] = outer->senders[i];
+		packets[known++] = packets[i];
+	}
+	return known;
+}
+
 // Keeps the packets whose SPI names an SA, in order; returns how many.
 static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets,
 	struct outer_headers *outer, struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
-	uint32_t spis[BURST_MAX];
-	if (count == 0)
-		return 0;
-	for (unsigned int i = 0; i < count; i++)
-		memcpy(&spis[i], rte_pktmbuf_mtod(packets[i], void *), sizeof(spis[0]));
-	tunnel_lookup_spis(worker->dataplane->tunnels, spis, sas, tunnels, count);
-	unsigned int known = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		if (unlikely(sas[i] == NULL)) {
-			refuse_unknown_spi(worker, packets[i], spis[i], outer->sizes[i]);
-			continue;
-		}
-		if (unlikely(known != i)) {
-			sas[known] = sas[i];
-			tunnels[known] = tunnels[i];
-			outer->classes[known] = outer->classes[i];
-			outer->sizes[known] = outer->sizes[i];
-			outer->senders[known] = outer->senders[i];
-			packets[known] = packets[i];
-		}
-		known++;
-	}
-	return known;
+	struct tunnel_table *table = worker->dataplane->tunnels;
+	if (likely(tunnel_lookup_spis(table, outer->spis, sas, tunnels, count) == 0))
+		return count;
+	return refuse_unknown(worker, packets, outer, sas, tunnels, count);
 }
 
 // Tells control of the packets (a bit each) that came from another sender than their SA knows.

@@ -5,11 +5,6 @@
 
 #include "internal.h"
 
-// The targets of the packets' sources and destinations.
-struct targets {
-	struct route_target sources[BURST_MAX], destinations[BURST_MAX];
-};
-
 // The IPv6 packets of a burst (a bit each).
 static __attribute__((noinline)) void look_up6(const struct route_table *routes,
 	struct rte_mbuf *const *packets, size_t address_offset, uint64_t which,
@@ -28,33 +23,37 @@ static __attribute__((noinline)) void look_up6(const struct route_table *routes,
 		targets[__builtin_ctzll(which)] = found[i++];
 }
 
-// Looks up the destinations of the burst and, for packets from a tunnel, the sources. In the place
-// of IPv6 addresses any IPv4 address is looked up, and the result written over.
-static __rte_always_inline void look_up(const struct route_table *routes,
-	struct rte_mbuf *const *packets, bool sources_too, struct targets *targets,
-	unsigned int count)
+// In the place of an IPv6 address some IPv4 address is looked up, and the result written over.
+static void look_up_destinations(const struct route_table *routes, struct rte_mbuf *const *packets,
+	const struct destinations *destinations, struct route_target *targets, unsigned int count)
 {
-	uint32_t sources[BURST_MAX], destinations[BURST_MAX];
-	uint64_t ipv6 = 0;
+	route_lookup4(routes, destinations->ipv4, targets, count);
+	if (unlikely(destinations->ipv6 != 0))
+		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, dst_addr),
+			destinations->ipv6, targets);
+}
+
+// Where decapsulated packets come from, and where they are to go.
+static void look_up_both(const struct route_table *routes, struct rte_mbuf *const *packets,
+	struct route_target *sources, struct route_target *targets, unsigned int count)
+{
+	struct destinations destinations;
+	uint32_t addresses[BURST_MAX];
 	unsigned int i = 0;
+	destinations.ipv6 = 0;
 	do { // a burst is not empty
 		const uint8_t *ip = rte_pktmbuf_mtod(packets[i], const uint8_t *);
 		const struct rte_ipv4_hdr *ip4 = (const struct rte_ipv4_hdr *)ip;
-		ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << i;
-		destinations[i] = rte_be_to_cpu_32(ip4->dst_addr);
-		if (sources_too)
-			sources[i] = rte_be_to_cpu_32(ip4->src_addr);
+		destinations.ipv4[i] = rte_be_to_cpu_32(ip4->dst_addr);
+		addresses[i] = rte_be_to_cpu_32(ip4->src_addr);
+		if (unlikely(ip[0] >> 4 != 4))
+			destinations.ipv6 |= UINT64_C(1) << i;
 	} while (++i < count);
-	route_lookup4(routes, destinations, targets->destinations, count);
-	if (sources_too)
-		route_lookup4(routes, sources, targets->sources, count);
-	if (likely(ipv6 == 0))
-		return;
-	look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, dst_addr), ipv6,
-		targets->destinations);
-	if (sources_too)
-		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr), ipv6,
-			targets->sources);
+	look_up_destinations(routes, packets, &destinations, targets, count);
+	route_lookup4(routes, addresses, sources, count);
+	if (unlikely(destinations.ipv6 != 0))
+		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr),
+			destinations.ipv6, sources);
 }
 
 static struct packet_address destination_of(const struct rte_mbuf *packet)
@@ -152,15 +151,15 @@ static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *wo
 }
 
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
-	unsigned int count)
+	const struct destinations *destinations, unsigned int count)
 {
-	struct targets targets;
+	struct route_target targets[BURST_MAX];
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
-	look_up(worker->dataplane->routes, packets, false, &targets, count);
+	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
-		struct route_target target = targets.destinations[i];
+		struct route_target target = targets[i];
 		if (likely(target.kind == ROUTE_TUNNEL))
 			forward_to_tunnel(
 				worker, &forwarding.tunnels, packets[i], target.index, NO_TUNNEL);
@@ -209,15 +208,15 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count)
 {
-	struct targets targets;
+	struct route_target sources[BURST_MAX], targets[BURST_MAX];
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
-	look_up(worker->dataplane->routes, packets, true, &targets, count);
+	look_up_both(worker->dataplane->routes, packets, sources, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
-		struct route_target target = targets.destinations[i];
+		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
-		if (unlikely(targets.sources[i].kind != ROUTE_TUNNEL))
+		if (unlikely(sources[i].kind != ROUTE_TUNNEL))
 			worker_drop_of_tunnel(worker, packets[i], DROP_INNER_SOURCE, tunnels[i]);
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(

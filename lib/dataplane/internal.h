@@ -114,8 +114,15 @@ struct worker_event {
 struct outer_headers {
 	uint64_t senders[BURST_MAX]; // see esp_sender_v4; 0 = no UDP
 	uint64_t any_sender;         // 0 = none of the packets came in UDP
+	uint32_t spis[BURST_MAX];    // network order
 	uint16_t sizes[BURST_MAX];   // from the IP header to the SPI
 	uint8_t classes[BURST_MAX];  // traffic class
+};
+
+// Where a burst of cleartext is to go.
+struct destinations {
+	uint64_t ipv6;            // bit i: packet i is of IPv6
+	uint32_t ipv4[BURST_MAX]; // host order; of IPv6 packets, anything
 };
 
 struct worker_poll {
@@ -204,7 +211,7 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 // forward.c: data starts at a checked IP header; arrived[i] is the tunnel packet i came by, or
 // NO_TUNNEL with the port it came in at.
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
-	unsigned int count);
+	const struct destinations *destinations, unsigned int count);
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count);
 // encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i]. Changes both.

@@ -26,6 +26,7 @@ struct frame {
 	uint8_t traffic_class;
 	uint16_t outer_size; // from the IP header to the SPI
 	uint32_t esp_size;   // from the SPI to the ICV
+	uint32_t spi;        // network order
 	uint64_t sender;     // see esp_sender_v4; 0 = no UDP
 };
 
@@ -67,6 +68,7 @@ static inline enum arrival take_esp(
 	frame->traffic_class = packet_ip_traffic_class(ip);
 	frame->outer_size = (uint16_t)esp_offset;
 	frame->esp_size = esp_size;
+	memcpy(&frame->spi, ip + esp_offset, sizeof(frame->spi));
 	return ARRIVAL_ESP;
 }
 
@@ -274,8 +276,18 @@ static inline void set_data(struct rte_mbuf *packet, uint32_t offset, uint32_t s
 struct sorted {
 	unsigned int forward_count, esp_count;
 	struct rte_mbuf *forward[BURST_MAX], *esp[BURST_MAX];
-	struct outer_headers outer; // of the latter
+	struct outer_headers outer;       // of the latter
+	struct destinations destinations; // of the former
 };
+
+static inline void add_destination(
+	struct destinations *destinations, unsigned int index, const struct rte_mbuf *packet)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
+	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
+	if (unlikely(ip[0] >> 4 != 4))
+		destinations->ipv6 |= UINT64_C(1) << index;
+}
 
 static __rte_always_inline void sort(struct worker *worker, const struct port *port,
 	struct rte_mbuf *packet, struct sorted *sorted)
@@ -284,6 +296,7 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 	enum arrival arrival = classify(port, packet, &frame);
 	if (arrival == ARRIVAL_FORWARD && likely(!port->is_outside)) {
 		set_data(packet, ETHERNET_SIZE, frame.size);
+		add_destination(&sorted->destinations, sorted->forward_count, packet);
 		sorted->forward[sorted->forward_count++] = packet;
 	} else if (arrival == ARRIVAL_ESP) {
 		unsigned int i = sorted->esp_count++;
@@ -291,6 +304,7 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 		sorted->outer.sizes[i] = frame.outer_size;
 		sorted->outer.senders[i] = frame.sender;
 		sorted->outer.any_sender |= frame.sender;
+		sorted->outer.spis[i] = frame.spi;
 		sorted->esp[i] = packet;
 		set_data(packet, ETHERNET_SIZE + frame.outer_size, frame.esp_size);
 	} else if (arrival == ARRIVAL_FORWARD) {
@@ -311,6 +325,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 
 	sorted.forward_count = sorted.esp_count = 0;
 	sorted.outer.any_sender = 0;
+	sorted.destinations.ipv6 = 0;
 	worker->source = &worker->slot->sources[port->index];
 	for (unsigned int i = 0; i < count; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(packets[i], void *));
@@ -323,5 +338,6 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	if (sorted.esp_count != 0)
 		decapsulate_burst(worker, sorted.esp, &sorted.outer, sorted.esp_count);
 	if (sorted.forward_count != 0)
-		forward_inside(worker, port, sorted.forward, sorted.forward_count);
+		forward_inside(
+			worker, port, sorted.forward, &sorted.destinations, sorted.forward_count);
 }

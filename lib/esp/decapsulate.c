@@ -31,28 +31,35 @@ struct common {
 	bool esn;
 };
 
+// Where the next packet's job goes, and what that points to.
+struct place {
+	struct gcm_job *job;
+	uint8_t (*nonce)[16], (*aad)[16], (*tag)[16];
+	uint8_t *packet; // its index in the burst
+};
+
 // The packet may be decrypted: its job.
-static inline void make_job(struct esp_context *context, unsigned int job_index, uint8_t *esp,
-	uint32_t size, const struct common *common, uint64_t sequence)
+static inline void make_job(struct place *place, uint8_t *esp, uint32_t size,
+	const struct common *common, uint64_t sequence)
 {
 	uint64_t spi_low, iv; // as received: the ICV covers both
 	memcpy(&spi_low, esp, sizeof(spi_low));
 	memcpy(&iv, esp + ESP_HEADER_SIZE, sizeof(iv));
 	__m128i nonce = _mm_set_epi64x((int64_t)(iv >> 32), (int64_t)(iv << 32 | common->salt));
-	_mm_store_si128((__m128i *)context->nonces[job_index], nonce);
+	_mm_store_si128((__m128i *)*place->nonce++, nonce);
 	__m128i aad = _mm_cvtsi64_si128((int64_t)spi_low);
 	if (common->esn) {
 		uint64_t high = rte_cpu_to_be_32((uint32_t)(sequence >> 32));
 		aad = _mm_set_epi64x(
 			(int64_t)(spi_low >> 32), (int64_t)(high << 32 | (uint32_t)spi_low));
 	}
-	_mm_store_si128((__m128i *)context->aads[job_index], aad);
-	struct gcm_job *job = &context->jobs[job_index];
+	_mm_store_si128((__m128i *)*place->aad++, aad);
+	struct gcm_job *job = place->job++;
 	job->key = common->key;
 	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
 	job->length = size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
 	job->aad_length = common->esn ? 12 : 8;
-	job->tag = context->tags[job_index];
+	job->tag = *place->tag++;
 }
 
 // Checks the packets of a run before the cipher and makes their jobs. Returns jobs after adding
@@ -68,11 +75,12 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 		.esn = sa->window.esn,
 	};
 	memcpy(&common.salt, sa->salt, sizeof(common.salt));
+	struct place place = {&context->jobs[jobs], &context->nonces[jobs], &context->aads[jobs],
+		&context->tags[jobs], &context->job_packets[jobs]};
 	for (unsigned int i = begin; i < end; i++) {
 		const struct rte_mbuf *packet = packets[i];
 		uint32_t size = packet->data_len;
 		uint64_t sequence = 0;
-		enum drop_reason reason = DROP_NONE;
 		if (unlikely(packet->nb_segs != 1 || size < RUNT_SIZE)) {
 			drops[i] = packet->nb_segs != 1 ? DROP_NOT_LINEAR : DROP_RUNT;
 			continue;
@@ -80,15 +88,17 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 		uint8_t *esp = rte_pktmbuf_mtod(packet, uint8_t *);
 		uint32_t low;
 		memcpy(&low, esp + 4, sizeof(low));
-		reason = replay_check(common.window, common.top, rte_be_to_cpu_32(low), &sequence);
-		drops[i] = (uint8_t)reason;
-		if (unlikely(reason != DROP_NONE))
+		enum drop_reason reason =
+			replay_check(common.window, common.top, rte_be_to_cpu_32(low), &sequence);
+		if (unlikely(reason != DROP_NONE)) {
+			drops[i] = (uint8_t)reason;
 			continue;
+		}
 		context->sequences[i] = sequence;
-		context->job_packets[jobs] = (uint8_t)i;
-		make_job(context, jobs++, esp, size, &common, sequence);
+		*place.packet++ = (uint8_t)i;
+		make_job(&place, esp, size, &common, sequence);
 	}
-	return jobs;
+	return (unsigned int)(place.job - context->jobs);
 }
 
 // Compares in constant time.
@@ -149,16 +159,13 @@ static const uint8_t ecn_results[4][4] = {
 	[CE] = {CE, CE, CE, CE},
 };
 
-static inline enum drop_reason propagate_ecn(uint8_t *inner, uint8_t outer_traffic_class)
+static enum drop_reason propagate_ecn(uint8_t *inner, uint8_t inner_ecn, uint8_t outer_ecn)
 {
-	uint8_t inner_ecn = packet_ip_traffic_class(inner) & PACKET_IP_ECN_MASK;
-	uint8_t outer_ecn = outer_traffic_class & PACKET_IP_ECN_MASK;
 	uint8_t result = ecn_results[inner_ecn][outer_ecn];
-	if (likely(inner_ecn == outer_ecn || result == inner_ecn))
-		return DROP_NONE;
 	if (result == ECN_DROP)
 		return DROP_ECN;
-	packet_ip_set_ecn(inner, result);
+	if (result != inner_ecn)
+		packet_ip_set_ecn(inner, result);
 	return DROP_NONE;
 }
 
@@ -194,7 +201,10 @@ static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t ou
 	packet->data_off = (uint16_t)(packet->data_off + ESP_HEADER_SIZE + ESP_IV_SIZE);
 	packet->data_len = (uint16_t)ip_length; // TFC padding goes here
 	packet->pkt_len = ip_length;
-	return propagate_ecn(data, outer_traffic_class);
+	uint8_t inner_ecn = packet_ip_traffic_class(data) & PACKET_IP_ECN_MASK;
+	uint8_t outer_ecn = outer_traffic_class & PACKET_IP_ECN_MASK;
+	return likely(inner_ecn == outer_ecn) ? DROP_NONE
+					      : propagate_ecn(data, inner_ecn, outer_ecn);
 }
 
 // Moves the window, then takes out the inner packets. Packets that were refused stand in the run
@@ -208,12 +218,15 @@ static inline unsigned int finish_run(struct esp_context *context, struct rte_mb
 	context->tops[begin] =
 		replay_commit(&sa->window, &context->sequences[begin], &drops[begin], end - begin);
 	for (unsigned int i = begin; i < end; i++) {
-		if (likely(drops[i] == DROP_NONE))
-			drops[i] = (uint8_t)extract_inner(packets[i], traffic_classes[i]);
-		if (likely(drops[i] == DROP_NONE))
+		enum drop_reason reason = drops[i];
+		if (likely(reason == DROP_NONE))
+			reason = extract_inner(packets[i], traffic_classes[i]);
+		if (likely(reason == DROP_NONE)) {
 			bytes += packets[i]->data_len;
-		else
-			refused++;
+			continue;
+		}
+		drops[i] = (uint8_t)reason;
+		refused++;
 	}
 	if (likely(refused != end - begin)) {
 		struct esp_counters *counters = &sa->counters[context->worker];
@@ -229,6 +242,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	unsigned int count)
 {
 	unsigned int jobs = 0, refused = 0;
+	memset(drops, DROP_NONE, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);

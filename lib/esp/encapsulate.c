@@ -85,7 +85,7 @@ static inline struct inner read_inner(const uint8_t *header)
 static inline uint32_t fragment_word(
 	const struct esp_outer *outer, const struct inner *inner, uint64_t sequence)
 {
-	uint16_t flags = 0;
+	uint16_t flags = outer->copy_df ? ESP_IPV4_DF : 0; // IPv6 routers never fragment
 	if (outer->copy_df && inner->is_ipv4)
 		flags = ((const struct rte_ipv4_hdr *)inner->header)->fragment_offset & ESP_IPV4_DF;
 	// Without DF routers may fragment: an identification is needed (RFC 6864).

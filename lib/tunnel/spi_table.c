@@ -117,30 +117,34 @@ bool spi_table_is_crowded(const struct spi_table *table)
 static inline const struct spi_slot *find(const struct spi_table *table, uint32_t spi)
 {
 	uint32_t home = home_slot(table, spi);
+	const struct spi_slot *slot = &table->slots[home];
+	uint32_t seen = atomic_load_explicit(&slot->spi, memory_order_acquire);
 	// The bound only guards against a table without an empty slot.
-	for (uint32_t i = 0; i <= table->mask; i++) {
-		const struct spi_slot *slot = &table->slots[(home + i) & table->mask];
-		uint32_t seen = atomic_load_explicit(&slot->spi, memory_order_acquire);
-		if (likely(seen == spi))
-			return slot;
+	for (uint32_t i = 1; unlikely(seen != spi) && i <= table->mask; i++) {
 		if (seen == SPI_SLOT_EMPTY)
-			break;
+			return NULL;
+		slot = &table->slots[(home + i) & table->mask];
+		seen = atomic_load_explicit(&slot->spi, memory_order_acquire);
 	}
-	return NULL;
+	return seen == spi ? slot : NULL;
 }
 
-void spi_table_lookup(const struct spi_table *table, const uint32_t *spis, struct esp_sa_in **sas,
-	uint32_t *tunnels, unsigned int count)
+unsigned int spi_table_lookup(const struct spi_table *table, const uint32_t *spis,
+	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
+	unsigned int unknown = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		uint32_t spi = rte_be_to_cpu_32(spis[i]);
 		// What is no SPI could match a slot's state.
 		const struct spi_slot *slot = likely(spi >= ESP_SPI_MIN) ? find(table, spi) : NULL;
-		sas[i] = NULL;
-		tunnels[i] = 0;
-		if (unlikely(slot == NULL))
+		if (unlikely(slot == NULL)) {
+			sas[i] = NULL;
+			tunnels[i] = 0;
+			unknown++;
 			continue;
+		}
 		sas[i] = atomic_load_explicit(&slot->sa, memory_order_relaxed);
 		tunnels[i] = atomic_load_explicit(&slot->tunnel, memory_order_relaxed);
 	}
+	return unknown;
 }

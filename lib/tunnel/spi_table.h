@@ -47,6 +47,6 @@ void spi_table_release(struct spi_table *table, uint32_t slot);
 // Control. So many slots are used that probes get long: released ones are needed.
 bool spi_table_is_crowded(const struct spi_table *table);
 
-// Worker. SPIs in network order. sas[i] is NULL when the SPI is unknown.
-void spi_table_lookup(const struct spi_table *table, const uint32_t *spis, struct esp_sa_in **sas,
-	uint32_t *tunnels, unsigned int count);
+// Worker. SPIs in network order. sas[i] is NULL when the SPI is unknown; returns how many are.
+unsigned int spi_table_lookup(const struct spi_table *table, const uint32_t *spis,
+	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);

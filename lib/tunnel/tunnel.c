@@ -93,10 +93,10 @@ uint64_t tunnel_sequence_end(const struct tunnel *tunnel, bool esn)
 	return esn && packets == UINT32_MAX ? ESP_SEQUENCE_END_ESN : packets;
 }
 
-void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
+unsigned int tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
-	spi_table_lookup(&table->spis, spis, sas, tunnels, count);
+	return spi_table_lookup(&table->spis, spis, sas, tunnels, count);
 }
 
 // Index into reserved, or reserved_count.

@@ -120,8 +120,9 @@ struct tunnel *tunnel_get(const struct tunnel_table *table, unsigned int index);
 struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name);
 
 // Worker: inbound SAs and their tunnel's index for a burst of SPIs (network order, count <=
-// ESP_BURST_MAX). sas[i] is NULL for an unknown SPI. Valid until the worker's quiescent state.
-void tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
+// ESP_BURST_MAX). sas[i] is NULL for an unknown SPI; returns how many are. Valid until the worker's
+// quiescent state.
+unsigned int tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);
 
 // The last sequence number that an outbound SA of the tunnel can have: the end of the format, or
