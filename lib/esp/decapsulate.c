@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <rte_cycles.h>
+#include <rte_prefetch.h>
 
 #include "sa.h"
 
@@ -86,6 +87,7 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 			continue;
 		}
 		uint8_t *esp = rte_pktmbuf_mtod(packet, uint8_t *);
+		rte_prefetch0_write(esp + size - ESP_ICV_SIZE);
 		uint32_t low;
 		memcpy(&low, esp + 4, sizeof(low));
 		enum drop_reason reason =
@@ -126,27 +128,36 @@ static bool padding_is_right(const uint8_t *data, uint32_t length)
 	return true;
 }
 
-// Reads pad length and next header at the end of the plaintext. DROP_NONE, and the bytes before the
-// padding. Usual padding is compared at once: a loop over 0 to 3 bytes is mispredicted. (Before the
-// plaintext stands the IV, so eight bytes can be read whatever its length.)
-static inline enum drop_reason check_trailer(
-	const uint8_t *data, uint32_t length, uint32_t *inner, uint8_t *next_header)
+// The last eight bytes of the plaintext: padding, pad length, next header. (Before the plaintext
+// stands the IV, so they can be read whatever its length.)
+static inline uint64_t read_end(const uint8_t *data, uint32_t length)
 {
-	// Padding before the two last bytes of a word, by pad length, and which bytes it has.
+	uint64_t end;
+	memcpy(&end, data + length - sizeof(end), sizeof(end));
+	return end;
+}
+
+// Padding of 0 to 3 bytes is compared at once: a loop over so few is mispredicted.
+static inline bool padding_is_usual(uint64_t end, uint32_t padding)
+{
+	// By pad length, and which bytes it has.
 	static const uint64_t paddings[4] = {
 		0, UINT64_C(0x01) << 40, UINT64_C(0x0201) << 32, UINT64_C(0x030201) << 24};
 	static const uint64_t masks[4] = {
 		0, UINT64_C(0xff) << 40, UINT64_C(0xffff) << 32, UINT64_C(0xffffff) << 24};
-	uint64_t end; // padding, pad length, next header
-	memcpy(&end, data + length - sizeof(end), sizeof(end));
+	return ((end ^ paddings[padding]) & masks[padding]) == 0;
+}
+
+// Reads pad length and next header. DROP_NONE, and the bytes before the padding.
+static enum drop_reason check_trailer(
+	const uint8_t *data, uint32_t length, uint32_t *inner, uint8_t *next_header)
+{
+	uint64_t end = read_end(data, length);
 	uint32_t padding = end >> 48 & 0xff;
 	*next_header = (uint8_t)(end >> 56);
-	if (unlikely(padding + 2 > length))
+	if (padding + 2 > length)
 		return DROP_BAD_PADDING;
 	*inner = length - 2 - padding;
-	if (likely(padding < 4))
-		return likely(((end ^ paddings[padding]) & masks[padding]) == 0) ? DROP_NONE
-										 : DROP_BAD_PADDING;
 	return padding_is_right(data + *inner, padding) ? DROP_NONE : DROP_BAD_PADDING;
 }
 
@@ -171,13 +182,9 @@ static enum drop_reason propagate_ecn(uint8_t *inner, uint8_t inner_ecn, uint8_t
 
 // The header of the inner packet, which has `size` bytes at most. The far side vouches for it: the
 // checksum is for the end host to judge.
-static inline enum drop_reason check_inner(
+static enum drop_reason check_inner(
 	const uint8_t *inner, uint32_t size, uint8_t next_header, uint32_t *length)
 {
-	if (likely(next_header == IPPROTO_IPIP && size >= sizeof(struct rte_ipv4_hdr) &&
-		    inner[0] == RTE_IPV4_VHL_DEF))
-		return packet_ipv4_check_fields(
-			inner, sizeof(struct rte_ipv4_hdr), size, false, length);
 	if (next_header != IPPROTO_IPIP && next_header != IPPROTO_IPV6)
 		return next_header == IPPROTO_NONE ? DROP_DUMMY : DROP_BAD_NEXT_HEADER;
 	if ((inner[0] >> 4 == 4) != (next_header == IPPROTO_IPIP))
@@ -185,26 +192,52 @@ static inline enum drop_reason check_inner(
 	return packet_ip_check(inner, size, false, length);
 }
 
-// What an authenticated packet holds: cuts the mbuf down to the inner packet.
+// What an authenticated packet holds, which starts at `data` and has `length` bytes: DROP_NONE and
+// the bytes of the inner packet.
+static __attribute__((noinline)) enum drop_reason check_any(
+	uint8_t *data, uint32_t length, uint8_t outer_traffic_class, uint32_t *ip_length)
+{
+	uint32_t inner = 0;
+	uint8_t next_header;
+	enum drop_reason reason = check_trailer(data, length, &inner, &next_header);
+	if (reason != DROP_NONE)
+		return reason;
+	reason = check_inner(data, inner, next_header, ip_length);
+	if (reason != DROP_NONE)
+		return reason == DROP_BAD_HEADER ? DROP_BAD_INNER : reason;
+	return propagate_ecn(data, packet_ip_traffic_class(data) & PACKET_IP_ECN_MASK,
+		outer_traffic_class & PACKET_IP_ECN_MASK);
+}
+
+// Whether the packet is as nearly all are: IPv4 without options, padding of 0 to 3 bytes, the ECN
+// field of the outer header. check_any comes to the same for these; what is not so it judges.
+static inline bool is_plain(
+	const uint8_t *data, uint32_t length, uint8_t outer_traffic_class, uint32_t *ip_length)
+{
+	uint64_t end = read_end(data, length);
+	uint32_t padding = end >> 48 & 3, inner = length - 2 - padding;
+	return (end >> 48 & 0xfffc) == IPPROTO_IPIP << 8 && padding_is_usual(end, padding) &&
+	       length >= sizeof(struct rte_ipv4_hdr) + 5 && data[0] == RTE_IPV4_VHL_DEF &&
+	       ((data[1] ^ outer_traffic_class) & PACKET_IP_ECN_MASK) == 0 &&
+	       packet_ipv4_check_fields(
+		       data, sizeof(struct rte_ipv4_hdr), inner, false, ip_length) == DROP_NONE;
+}
+
+// Cuts the mbuf of an authenticated packet down to the inner packet.
 static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_traffic_class)
 {
 	uint8_t *data = rte_pktmbuf_mtod_offset(packet, uint8_t *, ESP_HEADER_SIZE + ESP_IV_SIZE);
 	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
-	uint32_t inner = 0, ip_length = 0;
-	uint8_t next_header;
-	enum drop_reason reason = check_trailer(data, length, &inner, &next_header);
-	if (unlikely(reason != DROP_NONE))
-		return reason;
-	reason = check_inner(data, inner, next_header, &ip_length);
-	if (unlikely(reason != DROP_NONE))
-		return reason == DROP_BAD_HEADER ? DROP_BAD_INNER : reason;
+	uint32_t ip_length = 0;
+	if (unlikely(!is_plain(data, length, outer_traffic_class, &ip_length))) {
+		enum drop_reason reason = check_any(data, length, outer_traffic_class, &ip_length);
+		if (reason != DROP_NONE)
+			return reason;
+	}
 	packet->data_off = (uint16_t)(packet->data_off + ESP_HEADER_SIZE + ESP_IV_SIZE);
 	packet->data_len = (uint16_t)ip_length; // TFC padding goes here
 	packet->pkt_len = ip_length;
-	uint8_t inner_ecn = packet_ip_traffic_class(data) & PACKET_IP_ECN_MASK;
-	uint8_t outer_ecn = outer_traffic_class & PACKET_IP_ECN_MASK;
-	return likely(inner_ecn == outer_ecn) ? DROP_NONE
-					      : propagate_ecn(data, inner_ecn, outer_ecn);
+	return DROP_NONE;
 }
 
 // Moves the window, then takes out the inner packets. Packets that were refused stand in the run
