@@ -48,3 +48,20 @@ def built(name):
 def need_root(why):
     if os.geteuid() != 0:
         raise BenchError(f"run it as root: {why}")
+
+
+def tsc_hz():
+    """Of the time stamp counter. Linux takes its loops per jiffy from it, shown as BogoMIPS."""
+    for line in open("/proc/cpuinfo", encoding="ascii", errors="replace"):
+        if line.startswith("bogomips"):
+            return float(line.split(":")[1]) / 2 * 1e6
+    raise BenchError("/proc/cpuinfo tells no bogomips: is this an x86 machine?")
+
+
+def machine():
+    """What a reader of figures has to know of the machine."""
+    model = next((line.split(":")[1].strip()
+                  for line in open("/proc/cpuinfo", encoding="ascii", errors="replace")
+                  if line.startswith("model name")), "unknown")
+    return {"cpu": model, "cores": os.cpu_count(), "tsc_mhz": round(tsc_hz() / 1e6),
+            "kernel": os.uname().release}
