@@ -224,7 +224,8 @@ def direction_figures(intervals, way, totals):
     return {"packets_per_second": statistics.median(interval[way]["out"] for interval in intervals),
             "refused_share": max(0.0, 1 - sent / offered) if offered else 0.0,
             "lost_share": max(0.0, 1 - out / sent) if sent else 0.0,
-            "total": {"sent": totals[link_in]["sent"], "received": totals[link_out]["received"]}}
+            "total": {"sent": totals[link_in]["sent"], "received": totals[link_out]["received"],
+                      "received_bytes": totals[link_out]["received_bytes"]}}
 
 
 def drops_between(first, last):
