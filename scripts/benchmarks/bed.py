@@ -253,8 +253,8 @@ neighbours = (
             raise BenchError(f"espctl {' '.join(map(str, arguments))}: {done.stderr.strip()}")
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
-    def add_sa(self, direction, key, *options):
-        self.espctl("sa", "add", self.TUNNEL, direction, hex(key.spi), "--keys", "-", *options,
+    def add_sa(self, direction, key, *options, tunnel=TUNNEL):
+        self.espctl("sa", "add", tunnel, direction, hex(key.spi), "--keys", "-", *options,
                     given=f"key = {key.key[:32].hex()}\nsalt = {key.key[32:].hex()}\n")
 
     def state(self):
@@ -269,6 +269,7 @@ neighbours = (
                 drops[reason] = drops.get(reason, 0) + packets
         return {"time": now, "drops": drops, "crypto": stats["crypto"],
                 "received": sum(source["received"] for source in ports),
+                "received_bytes": sum(source["received_bytes"] for source in ports),
                 "forwarded": sum(source["forwarded"] for source in ports),
                 "loops": sum(worker["loops"] for worker in stats["workers"]),
                 "busy_loops": sum(worker["busy_loops"] for worker in stats["workers"])}

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 
-from . import bed, traffic
-from .common import BenchError, Progress, machine, need_root, tsc_hz
+from . import bed, live, traffic
+from .common import BenchError, Progress, machine, need_root
+from .figures import drops_between, percent, spread, worker_figures
 
 HELP = """\
 Runs the real espgw between two memif links. dpdk-testpmd, on a core of its own, is source and sink:
@@ -41,6 +42,7 @@ examples:
   scripts/bench --size 64 --size imix --direction encap
   scripts/bench --baseline                          plain forwarding over the same links, too
   scripts/bench --secgw examples/ipsec-secgw/build/ipsec-secgw
+  scripts/bench --config /etc/espgw/espgw.conf      real NICs; the generator is yours
 """
 
 SIZES = ("64", "256", "512", "1400", "imix")
@@ -112,6 +114,9 @@ def parser():
         help="measure this build of DPDK's ipsec-secgw, too")
     add("--secgw-options", default="", metavar="WORDS",
         help="more options for it, such as '-l' for librte_ipsec's path")
+    add("--config", metavar="FILE",
+        help="start espgw with this configuration instead, give each tunnel a random outbound key, "
+        "and measure what a generator of yours sends to it, by the gateway's counters")
     add("--no-hugepages", action="store_true",
         help="do not use hugepages; by default they are used where enough are free")
     add("--json", action="store_true", help="print JSON instead of the table")
@@ -189,24 +194,6 @@ def settle(generator):
     raise BenchError("packets still come half a second after the last one was sent")
 
 
-def spread(values):
-    middle = statistics.median(values)
-    return (max(values) - min(values)) / middle if middle else 0.0
-
-
-def worker_figures(gateway, before, after):
-    """Cycles per packet and the idle share. Loops that find nothing take as long as they took
-    without traffic, or a little longer, so the idle share is a lower bound and the cycles an upper
-    one."""
-    time_in_all = (after["time"] - before["time"]) * len(gateway.cores)
-    loops = after["loops"] - before["loops"]
-    busy_loops = after["busy_loops"] - before["busy_loops"]
-    packets = after["received"] - before["received"]
-    idle = min(1.0, (loops - busy_loops) * gateway.idle_loop_seconds / time_in_all)
-    return {"cycles_per_packet": (1 - idle) * time_in_all * tsc_hz() / packets if packets else None,
-            "idle_share": idle, "packets_per_burst": packets / busy_loops if busy_loops else None}
-
-
 def gigabits(size, packets_per_second):
     """Of the inner packets, and of the Ethernet that carries them as ESP."""
     sizes = traffic.sizes_of(size)
@@ -226,12 +213,6 @@ def direction_figures(intervals, way, totals):
             "lost_share": max(0.0, 1 - out / sent) if sent else 0.0,
             "total": {"sent": totals[link_in]["sent"], "received": totals[link_out]["received"],
                       "received_bytes": totals[link_out]["received_bytes"]}}
-
-
-def drops_between(first, last):
-    return {reason: packets - first["drops"].get(reason, 0)
-            for reason, packets in last["drops"].items()
-            if packets != first["drops"].get(reason, 0)}
 
 
 def gateway_figures(program, states):
@@ -309,10 +290,6 @@ COLUMNS = (("program", 7), ("direction", 9), ("size", 5), ("Mpps", 6), ("spread"
            ("wire", 6), ("cycles", 7), ("idle", 6), ("burst", 6), ("lost", 8), ("refused", 8))
 
 
-def percent(share, digits=1):
-    return "-" if share is None else f"{100 * share:.{digits}f} %"
-
-
 def cells(row):
     gateway = row.get("gateway", {})
     cycles, burst = gateway.get("cycles_per_packet"), gateway.get("packets_per_burst")
@@ -359,8 +336,20 @@ def compare(rows):
             for row in rows if row["program"] != "espgw" and row["packets_per_second"]]
 
 
+# Of these, a gateway with the user's configuration takes none.
+BED_ARGUMENTS = ("size", "direction", "cores", "generator_cores", "baseline", "secgw",
+                 "secgw_options", "no_hugepages")
+
+
+def run_live(options):
+    for name in BED_ARGUMENTS:
+        if getattr(options, name):
+            raise BenchError(f"argument --{name.replace('_', '-')}: not with --config, where the "
+                             "configuration and your generator decide")
+    return live.measure(options.config, options.seconds, INTERVALS, WARM_SECONDS)
+
+
 def run(options):
-    need_root("DPDK's programs share memory, and espgw makes interfaces")
     cores = choose_cores(options)
     free = 0 if options.no_hugepages else free_hugepages_mb()
     hugepages = free >= HUGEPAGES_MB
@@ -391,12 +380,15 @@ def run(options):
 def main(arguments):
     options = parser().parse_args(arguments)
     try:
-        result = run(options)
+        need_root("DPDK's programs share memory, and espgw makes interfaces")
+        result = run_live(options) if options.config else run(options)
     except BenchError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps(result, indent=2))
+    elif options.config:
+        live.print_result(result)
     else:
         print_table(result)
     return 0

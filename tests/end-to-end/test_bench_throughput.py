@@ -7,11 +7,19 @@ Speed is not judged here: other work shares the machine with the tests.
 
 import json
 import os
+import pathlib
+import shutil
 import subprocess
+import sys
+import tempfile
 
 import pytest
 
 from testbed import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmarks import bed, traffic  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -86,6 +94,57 @@ def test_a_wrong_argument_is_named(arguments, words):
     done = run_bench(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("--config", "/nowhere.conf"), "--config: /nowhere.conf"),
+    (("--config", "/nowhere.conf", "--size", "64"), "--size"),
+    (("--cores", "1", "--generator-cores", "1"), "--generator-cores"),
+])
+def test_arguments_that_do_not_fit_are_named(arguments, words):
+    done = run_bench(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+@pytest.fixture
+def generator():
+    """A generator of the user's own, and config/pktgen.conf changed to be its neighbour."""
+    # pytest's own directories have names that are too long for a socket.
+    place = pathlib.Path(tempfile.mkdtemp(prefix="espgw-test-"))
+    made = bed.Bed(place, False, [0])
+    clear = place / "clear.pcap"
+    traffic.write_pcap(clear, traffic.cleartext(traffic.Network(), SIZE))
+    made.generator.start(clear, None)
+    text = (ROOT / "config/pktgen.conf").read_text().replace("hugepages = true", "hugepages = false")
+    for link in ("inside", "outside"):
+        text = text.replace(f"/run/espgw/{link}.sock", str(made.socket(link)))
+    text = text.replace("/run/espgw/control.sock", str(place / "control.sock"))
+    text = text.replace('name = "pktgen";', f'''name = "t{os.getpid()}-live";
+        run_directory = "{place}/run"; state_directory = "{place}/state";''', 1)
+    (place / "espgw.conf").write_text(text)
+    yield made.generator
+    made.close()
+    shutil.rmtree(place)
+
+
+def test_a_gateway_of_the_users_own_is_measured(generator):
+    bench = subprocess.Popen(["unshare", "--net", ROOT / "scripts/bench", "--config",
+                              generator.bed.directory / "espgw.conf", "--seconds", "1", "--json"],
+                             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert "start the generator" in bench.stderr.readline()
+        generator.tell("start")
+        out, errors = bench.communicate(timeout=60)
+    finally:
+        bench.kill()
+    assert bench.returncode == 0, errors
+    result = json.loads(out)
+    assert result["packets_per_second"] > 1000
+    assert result["received_gbit_per_second"] == pytest.approx(
+        result["received_per_second"] * (ETHERNET + SIZE) * 8 / 1e9)
+    assert set(result["drops"]) <= {"tx_full"}
+    assert result["worker_cores"] == [1] and result["cycles_per_packet"] > 10
 
 
 def test_a_missing_testpmd_is_told_with_what_to_install():
