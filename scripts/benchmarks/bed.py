@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026 the espgw authors
-"""Programs side by side, joined by memif: the generator (dpdk-testpmd, source and sink), and what is
-measured: espgw, plain forwarding (another testpmd), or DPDK's ipsec-secgw.
+"""Programs side by side, joined by memif: the generator (dpdk-testpmd, source and sink), and what
+is measured: espgw, plain forwarding (another testpmd), or DPDK's ipsec-secgw.
 
                  port 0          port 1   memif "inside"
     clear.pcap ─ net_pcap ───────────────────────────────┐
@@ -258,7 +258,7 @@ neighbours = (
                     given=f"key = {key.key[:32].hex()}\nsalt = {key.key[32:].hex()}\n")
 
     def state(self):
-        """Counters now: time, what came by the ports and where it went, drops, the workers' loops."""
+        """Counters now: time, what came by the ports, where it went, drops, the workers' loops."""
         before = time.monotonic()
         stats = self.espctl("stats")
         now = (before + time.monotonic()) / 2

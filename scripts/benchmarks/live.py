@@ -106,8 +106,8 @@ def figures_of(gateway, states, missed):
 
 def print_result(result):
     cycles, burst = result["cycles_per_packet"], result["packets_per_burst"]
-    print(f"machine:   {result['machine']['cpu']}, TSC {result['machine']['tsc_mhz']} MHz; workers on "
-          f"{result['worker_cores']}")
+    print(f"machine:   {result['machine']['cpu']}, TSC {result['machine']['tsc_mhz']} MHz; "
+          f"workers on {result['worker_cores']}")
     print(f"received:  {result['received_per_second'] / 1e6:.3f} Mpps, "
           f"{result['received_gbit_per_second']:.2f} Gbit/s of frames")
     print(f"forwarded: {result['packets_per_second'] / 1e6:.3f} Mpps, spread "

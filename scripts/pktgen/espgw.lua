@@ -3,8 +3,8 @@
 --
 -- What the other scripts of this directory share: settings, the traffic, and one trial.
 --
--- Pktgen's port 0 sends, its port 1 receives. For encapsulation port 0 is at the gateway's inside and
--- port 1 at its outside. Settings are environment variables, because Pktgen hands no arguments on:
+-- Pktgen's port 0 sends, its port 1 receives. For encapsulation port 0 is at the gateway's inside
+-- and port 1 at its outside. Settings are environment variables, because Pktgen hands no arguments on:
 --
 --   GATEWAY_MAC  MAC address of the gateway's port that receives   02:00:00:00:00:01
 --   SOURCE       IPv4 address that packets come from               198.18.0.2
@@ -16,7 +16,8 @@
 --   SENDER, RECEIVER  Pktgen's port numbers                        0, 1
 --   OUTPUT       file that the results go to                       pktgen-results.txt
 --
--- By default these fit config/pktgen.conf. Results go to a file, because Pktgen draws on the screen.
+-- By default these fit config/pktgen.conf. Results go to a file, because Pktgen draws on the
+-- screen.
 
 local espgw = {}
 

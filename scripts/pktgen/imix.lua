@@ -3,7 +3,8 @@
 --
 -- IMIX: inner packets of 64, 570 and 1400 bytes, 7:4:1, at RATES (by default 25,50,75,100) percent
 -- of the link.
--- Settings: espgw.lua; SIZES has no effect. How to run it: docs/benchmarking.md.
+-- Run against Pktgen 23.03 over memif. Settings: espgw.lua; SIZES has no effect. How to run it:
+-- docs/benchmarking.md.
 
 -- Pktgen runs a script as text, so it does not know where the script is.
 package.path = (os.getenv("ESPGW_PKTGEN") or "scripts/pktgen") .. "/?.lua;" .. package.path

@@ -3,6 +3,9 @@
 --
 -- Latency at RATES (by default 10,50,90) percent of the link, for each size.
 --
+-- NOT TESTED with traffic: it was loaded by Pktgen 23.03, but never had two gateways between its
+-- ports.
+--
 -- Pktgen writes its time stamp into the payload, which encapsulation enciphers. So the receiving
 -- port is where the packets are in clear again: at the inside of a second gateway that decapsulates.
 -- The figure is then that of both gateways and the links.

@@ -2,7 +2,7 @@
 -- Copyright (c) 2026 the espgw authors
 --
 -- Rate sweep: what comes back at 10, 20 ... 100 percent of the link, for each size.
--- Settings: espgw.lua. How to run it: docs/benchmarking.md.
+-- Run against Pktgen 23.03 over memif. Settings: espgw.lua. How to run it: docs/benchmarking.md.
 
 -- Pktgen runs a script as text, so it does not know where the script is.
 package.path = (os.getenv("ESPGW_PKTGEN") or "scripts/pktgen") .. "/?.lua;" .. package.path

@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: BSD-3-Clause
 -- Copyright (c) 2026 the espgw authors
 --
--- Throughput by RFC 2544, section 26.1: the highest rate at which nothing is lost, for each size, by
--- bisection. A rate counts as passed when as many packets came back as were sent (or a share of
+-- Throughput by RFC 2544, section 26.1: the highest rate at which nothing is lost, for each size,
+-- by bisection. A rate counts as passed when as many packets came back as were sent (or a share of
 -- them: ALLOWED_LOSS, in percent, by default 0). The rate that is found is then tried for
 -- CONFIRM_SECONDS (by default 60; 0: not).
--- Settings: espgw.lua, and STEP: the rate's resolution in percent of the link, by default 0.5.
+-- Run against Pktgen 23.03 over memif. Settings: espgw.lua, and STEP: the rate's resolution in
+-- percent of the link, by default 0.5.
 -- How to run it: docs/benchmarking.md.
 
 -- Pktgen runs a script as text, so it does not know where the script is.

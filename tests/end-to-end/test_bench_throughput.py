@@ -116,7 +116,8 @@ def generator():
     clear = place / "clear.pcap"
     traffic.write_pcap(clear, traffic.cleartext(traffic.Network(), SIZE))
     made.generator.start(clear, None)
-    text = (ROOT / "config/pktgen.conf").read_text().replace("hugepages = true", "hugepages = false")
+    text = (ROOT / "config/pktgen.conf").read_text()
+    text = text.replace("hugepages = true", "hugepages = false")
     for link in ("inside", "outside"):
         text = text.replace(f"/run/espgw/{link}.sock", str(made.socket(link)))
     text = text.replace("/run/espgw/control.sock", str(place / "control.sock"))
