@@ -106,13 +106,22 @@ static bool shares_memory(const struct config_port *port)
 	       is_kind(port, "net_memif");
 }
 
+// Gives another process its packet memory by one file, which must therefore be one.
+static bool gives_memory(const struct config_port *port, bool hugepages)
+{
+	// Without it a virtio_user port beside hugepages passes nothing, and says nothing.
+	if (is_kind(port, "net_virtio_user"))
+		return hugepages;
+	return is_kind(port, "net_memif") && strstr(port->device, ",zero-copy=yes") != NULL;
+}
+
 static void add_devices(struct arguments *arguments, const struct config *config)
 {
-	bool any_pci = false, any_virtio_user = false, any_shares = false;
+	bool any_pci = false, any_gives = false, any_shares = false;
 	for (unsigned int i = 0; i < config->port_count; i++) {
 		const struct config_port *port = &config->ports[i];
 		any_pci |= !is_vdev(port);
-		any_virtio_user |= is_kind(port, "net_virtio_user");
+		any_gives |= gives_memory(port, config->gateway.hugepages);
 		any_shares |= shares_memory(port);
 		add(arguments, is_vdev(port) ? "--vdev=%s" : "--allow=%s", port->device);
 	}
@@ -121,8 +130,7 @@ static void add_devices(struct arguments *arguments, const struct config *config
 	// Hugepages hold keys. Without their files they go, wiped, when the process does.
 	if (config->gateway.hugepages && !any_shares)
 		add(arguments, "--huge-unlink=always");
-	// Without it a virtio_user port beside hugepages passes nothing, and says nothing.
-	if (any_virtio_user && config->gateway.hugepages)
+	if (any_gives)
 		add(arguments, "--single-file-segments");
 }
 
