@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Copyright (c) 2026 the espgw authors
+"""What the modes of scripts/bench share."""
+
+import os
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("ESPGW_BUILD", ROOT / "build")).resolve()
+
+
+class BenchError(Exception):
+    """Something that the user can mend; the message says how."""
+
+
+class Progress:
+    """One line on the terminal that tells what is going on; nothing when stderr is none."""
+
+    def __init__(self, total):
+        self.total, self.done = total, 0
+        self.shown = sys.stderr.isatty()
+        self.began = time.monotonic()
+
+    def step(self, what):
+        """The next of `total` steps begins."""
+        self.done += 1
+        if self.shown:
+            passed = int(time.monotonic() - self.began)
+            line = f"{self.done}/{self.total} {what} ({passed} s)"
+            print(f"\r\033[K{line[:99]}", end="", file=sys.stderr, flush=True)
+
+    def end(self):
+        if self.shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def built(name):
+    """The path of one of espgw's own programs in the build directory."""
+    path = BUILD / "app" / name / name
+    if not os.access(path, os.X_OK):
+        raise BenchError(f"{path} is not there: build first (meson setup build && ninja -C build), "
+                         "or set ESPGW_BUILD to the build directory")
+    return path
+
+
+def need_root(why):
+    if os.geteuid() != 0:
+        raise BenchError(f"run it as root: {why}")
