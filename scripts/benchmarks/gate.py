@@ -47,8 +47,8 @@ EXIT_WORSE, EXIT_FAILED, EXIT_NOISY = 1, 2, 3
 HELP = f"""\
 Builds espgw-bench of this tree and of an earlier commit, lets the two take turns on one core, and
 compares for each path and size the gateway's cycles divided by the raw cipher's. It fails when one
-is more than {LIMIT:.0%} worse than in the earlier commit, or more than {RECORDED_LIMIT:.0%} worse
-than what {RECORDED} has of this kind of machine.
+is more than {100 * LIMIT:.0f} % worse than in the earlier commit, or more than
+{100 * RECORDED_LIMIT:.0f} % worse than what {RECORDED} has of this kind of machine.
 
 Compared with: the commit before the last one that changed the packet path (HEAD, when the working
 tree has changes), and the last commit that recorded ratios of another packet path, so that many
@@ -507,7 +507,7 @@ def gate(options):
         say(f"note: {RECORDED} has nothing of such a machine ({', '.join(machine.values())}); "
             "scripts/bench --gate --record adds it")
     else:
-        comparisons.append((f"recorded ratios, limit {RECORDED_LIMIT:.0%}",
+        comparisons.append((f"recorded ratios, limit {100 * RECORDED_LIMIT:.0f} %",
                             compare_recorded(ratios, after)))
     text, status = conclude(comparisons)
     if options.json:
