@@ -137,6 +137,7 @@ enum exit_code run_connect(struct invocation *invocation);
 
 enum exit_code run_call(struct invocation *invocation);
 enum exit_code run_sa_add(struct invocation *invocation);
+enum exit_code run_stats(struct invocation *invocation); // stages.c
 enum exit_code run_events(struct invocation *invocation);
 enum exit_code run_hello(struct invocation *invocation);
 enum exit_code run_version(struct invocation *invocation);

@@ -333,9 +333,35 @@ const struct command commands[] = {
 		.details =
 			"Packets are counted where they entered: at a port, from the host's kernel "
 			"(tap, tun), or made by the gateway. Each line balances: received = "
-			"forwarded + to host + dropped + held.",
+			"forwarded + to host + dropped + held.\n"
+			"\n"
+			"With --stages it shows where the workers' cycles go instead. Each cycle "
+			"is in one stage, and the bar shows the stage's share of the time:\n"
+			"  idle         looking at queues that hold nothing\n"
+			"  receive      the driver hands over packets\n"
+			"  classify     check of the Ethernet and IP headers\n"
+			"  decapsulate  ESP that came in, but for the cipher\n"
+			"  decrypt      its AES-256-GCM\n"
+			"  forward      route lookup, TTL\n"
+			"  encapsulate  ESP that goes out, but for the cipher\n"
+			"  encrypt      its AES-256-GCM\n"
+			"  transmit     Ethernet header of the next hop\n"
+			"  send         the driver takes over packets\n"
+			"  host         packets from and to the host's kernel\n"
+			"  drop         buffers of dropped packets are given back\n"
+			"The workers count this only while somebody measures. Cycles are those of "
+			"the TSC (time stamp counter).",
+		.arguments = {{.name = "--stages",
+				      .kind = ARGUMENT_FLAG,
+				      .help = "measure where the workers' cycles go"},
+			{.name = "--seconds",
+				.value = "N",
+				.kind = ARGUMENT_NUMBER,
+				.help = "with --stages: measure so long, 1 to 3600; by default 1"}},
+		.run = run_stats,
 		.print = print_stats,
-		.examples = "  espctl stats\n",
+		.examples = "  espctl stats\n"
+			    "  espctl stats --stages --seconds 10\n",
 	},
 	{
 		.group = "drops",

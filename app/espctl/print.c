@@ -364,13 +364,13 @@ static void print_workers(const json_t *workers)
 	const json_t *worker;
 	json_array_foreach (workers, index, worker) {
 		char(*cells)[TABLE_CELL_BYTES] = table_add_row(&table);
-		int64_t loops = member_integer(worker, "loops");
-		int64_t busy = member_integer(worker, "busy_loops");
+		int64_t cycles = member_integer(worker, "cycles");
+		int64_t busy = member_integer(worker, "busy_cycles");
 		snprintf(cells[0], TABLE_CELL_BYTES, "%" PRId64, member_integer(worker, "worker"));
 		snprintf(cells[1], TABLE_CELL_BYTES, "%" PRId64, member_integer(worker, "core"));
-		human_amount(cells[2], TABLE_CELL_BYTES, loops, "");
+		human_amount(cells[2], TABLE_CELL_BYTES, member_integer(worker, "loops"), "");
 		snprintf(cells[3], TABLE_CELL_BYTES, "%.1f %%",
-			loops == 0 ? 0.0 : 100.0 * (double)busy / (double)loops);
+			cycles == 0 ? 0.0 : 100.0 * (double)busy / (double)cycles);
 	}
 	table_print(&table);
 	table_free(&table);
@@ -383,7 +383,9 @@ void print_stats(const struct invocation *invocation, const json_t *result)
 	human_seconds(uptime, sizeof(uptime), member_integer(result, "uptime_seconds"));
 	printf("Up for %s. What became of the packets, by where they entered:\n\n", uptime);
 	print_sources(result);
-	printf("\nWorkers (AES-256-GCM: %s). Busy is the share of loops that found packets:\n\n",
+	printf("\nWorkers (AES-256-GCM: %s). Busy is the share of the time in which one had "
+	       "packets:"
+	       "\n\n",
 		member_text(result, "crypto"));
 	print_workers(json_object_get(result, "workers"));
 }

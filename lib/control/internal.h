@@ -71,6 +71,7 @@ struct session {
 	uint64_t id;
 	bool greeted;
 	uint32_t events; // subscribed: bit 1 << enum event_kind
+	bool stages;     // wants the workers to count stages
 };
 
 struct request {
@@ -144,7 +145,7 @@ struct method {
 };
 
 extern const struct method methods_session[], methods_sa[], methods_tunnel[], methods_route[],
-	methods_stats[]; // each ends with a NULL name
+	methods_stats[], methods_stages[]; // each ends with a NULL name
 
 // Carries out one line and returns the reply, both without line feed. The line is the caller's to
 // wipe, the reply to be freed with control_free; NULL when there is no memory for one.
@@ -244,6 +245,10 @@ void reservations_session_ended(struct control *control, uint64_t session);
 void reservations_expire(struct control *control);
 void reservations_destroy(struct control *control);
 
+// ---- stages (methods_stages.c) ----
+
+void stages_session_ended(struct control *control, struct session *session);
+
 // ---- pages (json.c) ----
 
 bool page_limit(struct request *request, uint64_t *limit);
@@ -279,8 +284,9 @@ struct control {
 	struct control_sa_list limited;
 	struct reservation_list reservations;
 	unsigned int reservation_count;
-	uint64_t started;     // CLOCK_MONOTONIC, nanoseconds
-	uint64_t next_expiry; // of SPI reservations, the same
+	unsigned int stages_sessions; // how many want the workers to count stages
+	uint64_t started;             // CLOCK_MONOTONIC, nanoseconds
+	uint64_t next_expiry;         // of SPI reservations, the same
 	char epoch[17];
 };
 

@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include <rte_cycles.h>
+
 #include "control/internal.h"
 
 // Tunnels that one drop reason lists at most, so that a reply stays within bounds.
@@ -151,18 +153,25 @@ static json_t *source_json(
 	return object;
 }
 
+static json_t *worker_json(const struct control *control, unsigned int worker)
+{
+	const struct telemetry_slot *slot = control->parts.telemetry->slot[worker];
+	json_t *entry = json_object();
+	json_put_number(entry, "worker", worker);
+	json_put_number(entry, "core", control->parts.config->workers[worker].core);
+	json_put_number(entry, "loops", slot->loops);
+	json_put_number(entry, "busy_loops", slot->busy_loops);
+	// In this order, so that it was never busy for longer than it has run.
+	json_put_number(entry, "busy_cycles", telemetry_busy_cycles(slot));
+	json_put_number(entry, "cycles", slot->started == 0 ? 0 : rte_rdtsc() - slot->started);
+	return entry;
+}
+
 static json_t *workers_json(const struct control *control)
 {
-	const struct telemetry *telemetry = control->parts.telemetry;
 	json_t *list = json_array();
-	for (unsigned int i = 0; i + 1 < telemetry->slots; i++) {
-		json_t *entry = json_object();
-		json_put_number(entry, "worker", i);
-		json_put_number(entry, "core", control->parts.config->workers[i].core);
-		json_put_number(entry, "loops", telemetry->slot[i]->loops);
-		json_put_number(entry, "busy_loops", telemetry->slot[i]->busy_loops);
-		json_append(list, entry);
-	}
+	for (unsigned int i = 0; i + 1 < control->parts.telemetry->slots; i++)
+		json_append(list, worker_json(control, i));
 	return list;
 }
 

@@ -100,6 +100,7 @@ static void close_client(struct client *client)
 {
 	struct server *server = client->server;
 	reservations_session_ended(server->control, client->session.id);
+	stages_session_ended(server->control, &client->session);
 	TAILQ_REMOVE(&server->clients, client, in_server);
 	server->client_count--;
 	event_free(client->again);

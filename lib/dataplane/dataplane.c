@@ -43,6 +43,7 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 	worker->index = index;
 	worker->dataplane = dataplane;
 	worker->slot = dataplane->telemetry->slot[index];
+	worker->stages.counters = worker->slot->stages;
 	worker->source = &worker->slot->sources[TELEMETRY_SOURCE_GATEWAY];
 	worker->event_interval = rte_get_tsc_hz() / 1000;
 	set_up_punt(&worker->punt, dataplane->config);
@@ -52,6 +53,8 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 				worker->polls[worker->poll_count++] =
 					(struct worker_poll){&dataplane->ports[port], queue};
 	worker->esp = esp_context_create(index, dataplane->crypto);
+	if (worker->esp != NULL)
+		esp_context_set_stages(worker->esp, &worker->stages);
 	worker->to_host = create_ring("to_host", index, HOST_RING_SIZE);
 	worker->from_host = create_ring("from_host", index, HOST_RING_SIZE);
 	char name[RTE_RING_NAMESIZE];
@@ -490,6 +493,7 @@ struct esp_context *dataplane_worker_set_context(
 	struct dataplane *dataplane, unsigned int worker, struct esp_context *context)
 {
 	struct esp_context *before = dataplane->workers[worker]->esp;
+	esp_context_set_stages(context, &dataplane->workers[worker]->stages);
 	dataplane->workers[worker]->esp = context;
 	return before;
 }

@@ -112,6 +112,7 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 	uint32_t tunnels[BURST_MAX];
 	uint8_t drops[BURST_MAX];
 
+	stage_enter(&worker->stages, STAGE_DECAPSULATE, count);
 	count = find_sas(worker, packets, outer, sas, tunnels, count);
 	if (count == 0)
 		return;

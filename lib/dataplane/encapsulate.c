@@ -126,6 +126,7 @@ static __attribute__((noinline)) void drop_refused(
 static void send_runs(struct worker *worker, const struct leaving *leaving)
 {
 	unsigned int begin = 0;
+	stage_enter(&worker->stages, STAGE_TRANSMIT, leaving->count);
 	for (unsigned int i = 0; i < leaving->run_count; i++) {
 		const struct run *run = &leaving->runs[i];
 		struct telemetry_tunnel *counters = &worker->slot->tunnels[run->tunnel];
@@ -144,6 +145,7 @@ void encapsulate_burst(
 {
 	struct leaving leaving;
 	uint8_t drops[BURST_MAX];
+	stage_enter(&worker->stages, STAGE_ENCAPSULATE, count);
 	leaving.count = leaving.run_count = 0;
 	leaving.packets = packets;
 	leaving.tunnels = tunnels;

@@ -157,6 +157,7 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
+	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];
@@ -212,6 +213,7 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
+	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	look_up_both(worker->dataplane->routes, packets, sources, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];

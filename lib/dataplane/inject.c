@@ -87,6 +87,7 @@ unsigned int inject_burst(struct worker *worker)
 	unsigned int count =
 		rte_ring_sc_dequeue_burst(worker->from_host, (void **)packets, BURST_MAX, NULL);
 	for (unsigned int i = 0; i < count; i++) {
+		stage_enter(&worker->stages, STAGE_HOST, 1);
 		struct telemetry_source *source = &worker->slot->sources[packets[i]->port];
 		if (source != worker->source) {
 			transmit_flush(worker); // what is sent counts for its own source

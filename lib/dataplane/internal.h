@@ -150,6 +150,7 @@ struct worker {
 	struct telemetry_slot *slot;
 	struct telemetry_source *source; // where the burst under way came from
 	struct esp_context *esp;
+	struct stage_clock stages; // also the ESP context's
 	struct rte_ring *to_host, *from_host, *events;
 	struct punt_bucket punt;
 	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again

@@ -25,14 +25,14 @@ static bool take_token(struct punt_bucket *bucket, bool urgent)
 static void punt(struct worker *worker, struct rte_mbuf *packet, uint32_t destination, bool urgent,
 	uint32_t tunnel)
 {
-	if (unlikely(!take_token(&worker->punt, urgent))) {
-		worker_drop_of_tunnel(worker, packet, DROP_HOST_RATE, tunnel);
-		return;
-	}
+	enum stage before = stage_enter(&worker->stages, STAGE_HOST, 1);
 	packet->port = (uint16_t)(worker->source - worker->slot->sources);
 	packet->hash.usr = destination;
-	if (unlikely(rte_ring_sp_enqueue(worker->to_host, packet) != 0))
+	if (unlikely(!take_token(&worker->punt, urgent)))
+		worker_drop_of_tunnel(worker, packet, DROP_HOST_RATE, tunnel);
+	else if (unlikely(rte_ring_sp_enqueue(worker->to_host, packet) != 0))
 		worker_drop_of_tunnel(worker, packet, DROP_HOST_RING_FULL, tunnel);
+	stage_resume(&worker->stages, before);
 }
 
 void punt_frame(

@@ -323,6 +323,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	struct sorted sorted;
 	uint64_t bytes = 0;
 
+	stage_enter(&worker->stages, STAGE_CLASSIFY, count);
 	sorted.forward_count = sorted.esp_count = 0;
 	sorted.outer.any_sender = 0;
 	sorted.destinations.ipv6 = 0;

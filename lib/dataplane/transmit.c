@@ -119,6 +119,7 @@ void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **p
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
 	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
 {
+	stage_enter(&worker->stages, STAGE_TRANSMIT, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		for (end = begin + 1; end < count && adjacencies[end] == adjacencies[begin];)
 			end++;
@@ -134,6 +135,7 @@ static void flush_port(struct worker *worker, unsigned int index)
 	uint16_t port = worker->dataplane->ports[index].id;
 	uint64_t bytes = 0;
 	unsigned int sent = 0;
+	enum stage before = stage_enter(&worker->stages, STAGE_SEND, output->count);
 	for (unsigned int i = 0; i < output->count; i++)
 		bytes += output->packets[i]->pkt_len;
 	while (sent < output->count) {
@@ -151,6 +153,7 @@ static void flush_port(struct worker *worker, unsigned int index)
 	queue->tx_packets += sent;
 	queue->tx_bytes += bytes;
 	output->count = 0;
+	stage_resume(&worker->stages, before);
 }
 
 void transmit_flush(struct worker *worker)

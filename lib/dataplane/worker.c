@@ -18,8 +18,10 @@ void worker_free_drops(struct worker *worker)
 {
 	if (worker->free_count == 0)
 		return;
+	enum stage before = stage_enter(&worker->stages, STAGE_DROP, worker->free_count);
 	rte_pktmbuf_free_bulk(worker->free_packets, worker->free_count);
 	worker->free_count = 0;
+	stage_resume(&worker->stages, before);
 }
 
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
@@ -42,16 +44,25 @@ void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t i
 			&worker->dataplane->adjacencies[index].wanted, false, memory_order_relaxed);
 }
 
+static inline void note_busy(struct telemetry_slot *slot)
+{
+	if (unlikely(!telemetry_is_busy(slot)))
+		telemetry_begin_busy(slot);
+}
+
 static unsigned int poll_queue(struct worker *worker, const struct worker_poll *poll)
 {
 	struct rte_mbuf *packets[BURST_MAX];
 	const struct port *port = poll->port;
 	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
 		return 0;
+	stage_enter(&worker->stages, STAGE_RECEIVE, 0);
 	unsigned int count = rte_eth_rx_burst(
 		port->id, poll->queue, packets, (uint16_t)worker->dataplane->config->burst);
+	stage_received(&worker->stages, count);
 	if (count == 0)
 		return 0;
+	note_busy(worker->slot);
 	struct telemetry_queue *queue = &worker->slot->queues[port->index];
 	struct telemetry_source *source = &worker->slot->sources[port->index];
 	uint64_t bytes = source->received_bytes;
@@ -71,21 +82,41 @@ static unsigned int poll_all(struct worker *worker)
 	return count;
 }
 
+static unsigned int poll_host(struct worker *worker)
+{
+	if (rte_ring_empty(worker->from_host))
+		return 0;
+	note_busy(worker->slot);
+	return inject_burst(worker);
+}
+
+static inline void follow_stages(struct worker *worker)
+{
+	bool wanted = atomic_load_explicit(
+		&worker->dataplane->telemetry->stages_wanted, memory_order_relaxed);
+	if (unlikely(wanted != worker->stages.on))
+		stage_clock_set(&worker->stages, wanted);
+}
+
 int worker_main(void *argument)
 {
 	struct worker *worker = argument;
 	struct dataplane *dataplane = worker->dataplane;
+	struct telemetry_slot *slot = worker->slot;
 	if (dataplane->config->worker_priority == CONFIG_PRIORITY_LOW)
 		setpriority(
 			PRIO_PROCESS, 0, LOW_PRIORITY_NICE); // of this thread: Linux counts threads
 	reclaim_worker_online(dataplane->reclaim, worker->index);
 	atomic_store(&worker->running, true);
+	slot->started = rte_rdtsc();
 	while (!atomic_load_explicit(&dataplane->stopping, memory_order_relaxed)) {
+		follow_stages(worker);
 		unsigned int count = poll_all(worker);
-		if (!rte_ring_empty(worker->from_host))
-			count += inject_burst(worker);
-		worker->slot->loops++;
-		worker->slot->busy_loops += count != 0;
+		count += poll_host(worker);
+		slot->loops++;
+		slot->busy_loops += count != 0;
+		if (count == 0 && telemetry_is_busy(slot))
+			telemetry_end_busy(slot);
 		reclaim_quiescent(dataplane->reclaim, worker->index);
 	}
 	while (inject_burst(worker) != 0)

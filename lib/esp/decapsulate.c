@@ -280,7 +280,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 		end = end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
 	}
-	gcm_decrypt_burst(&context->gcm, context->jobs, jobs);
+	esp_decrypt_jobs(context, jobs);
 	check_icvs(context, jobs, drops);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = end_of_run(sas, begin, count);

@@ -304,7 +304,7 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 		pending &= ~run;
 		jobs = prepare_run(context, packets, sa, run, drops, jobs, &udp6);
 	}
-	gcm_encrypt_burst(&context->gcm, context->jobs, jobs);
+	esp_encrypt_jobs(context, jobs);
 	for (; udp6 != 0; udp6 &= udp6 - 1)
 		finish_udp6(packets[__builtin_ctzll(udp6)]);
 	return count - jobs;

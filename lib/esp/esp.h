@@ -127,6 +127,9 @@ struct esp_context;
 // `worker`: index of its counters in every SA. NULL when memory is short or the CPU is unfit.
 struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto crypto);
 void esp_context_destroy(struct esp_context *context);
+// Makes the cipher count as STAGE_ENCRYPT and STAGE_DECRYPT of this clock, which has to outlive the
+// context.
+void esp_context_set_stages(struct esp_context *context, struct stage_clock *stages);
 
 // Worker. Encapsulates packets[0..count-1] (count <= ESP_BURST_MAX), each with its SA, in place.
 // In: data starts at a checked inner IP header and ends with the inner packet (packet_ip_check's

@@ -53,6 +53,9 @@ enum esp_crypto_problem esp_crypto_choose(enum esp_crypto wanted, enum esp_crypt
 	return problem;
 }
 
+// Of contexts that nobody has given another. Never on, so never written.
+static struct stage_clock no_stages;
+
 struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto crypto)
 {
 	struct esp_context *context =
@@ -60,6 +63,7 @@ struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto cryp
 	if (context == NULL)
 		return NULL;
 	context->worker = worker;
+	context->stages = &no_stages;
 	for (unsigned int i = 0; i < ESP_BURST_MAX; i++) {
 		context->jobs[i].nonce = context->nonces[i];
 		context->jobs[i].aad = context->aads[i];
@@ -70,6 +74,11 @@ struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto cryp
 		return NULL;
 	}
 	return context;
+}
+
+void esp_context_set_stages(struct esp_context *context, struct stage_clock *stages)
+{
+	context->stages = stages;
 }
 
 void esp_context_destroy(struct esp_context *context)

@@ -74,6 +74,7 @@ struct esp_context {
 	IMB_MGR *manager;
 	struct gcm gcm;
 	unsigned int worker;
+	struct stage_clock *stages; // of the worker; never NULL
 	// nonce and aad of each job point to its own nonces and aads, for good.
 	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;
 	uint8_t nonces[ESP_BURST_MAX][16] __rte_cache_aligned;
@@ -83,3 +84,7 @@ struct esp_context {
 	uint64_t tops[ESP_BURST_MAX]; // at the first of neighbours that share an SA: the top before
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
 };
+
+// cipher.c: the first `jobs` of context->jobs, in place.
+void esp_encrypt_jobs(struct esp_context *context, unsigned int jobs);
+void esp_decrypt_jobs(struct esp_context *context, unsigned int jobs);

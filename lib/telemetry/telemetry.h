@@ -13,9 +13,11 @@
 
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <rte_branch_prediction.h>
 #include <rte_common.h>
 
 // X(NAME, "name", "sentence that tells a user what happened and what to look at")
@@ -114,14 +116,91 @@ struct telemetry_tunnel {
 	uint64_t drops[DROP_COUNT];
 };
 
+// ---- stages: where the cycles of a worker go ----
+
+// X(NAME, "name", "what a worker does in it")
+#define TELEMETRY_STAGES(X)                                                               \
+	X(IDLE, "idle", "looking at queues that hold nothing")                            \
+	X(RECEIVE, "receive", "the driver hands over packets")                            \
+	X(CLASSIFY, "classify", "check of the Ethernet and IP headers")                   \
+	X(DECAPSULATE, "decapsulate", "ESP in but for the cipher: SA, window, inner IP")  \
+	X(DECRYPT, "decrypt", "AES-256-GCM of ESP that came in")                          \
+	X(FORWARD, "forward", "route lookup, TTL")                                        \
+	X(ENCAPSULATE, "encapsulate", "ESP out but for the cipher: SA, number, outer IP") \
+	X(ENCRYPT, "encrypt", "AES-256-GCM of ESP that goes out")                         \
+	X(TRANSMIT, "transmit", "Ethernet header of the next hop")                        \
+	X(SEND, "send", "the driver takes over packets")                                  \
+	X(HOST, "host", "packets from and to the host's kernel")                          \
+	X(DROP, "drop", "buffers of dropped packets are given back")
+
+enum stage {
+#define X(NAME, name, sentence) STAGE_##NAME,
+	TELEMETRY_STAGES(X)
+#undef X
+		STAGE_COUNT
+};
+
+const char *stage_name(enum stage stage);
+const char *stage_sentence(enum stage stage);
+
+struct telemetry_stage {
+	uint64_t cycles;  // of the TSC
+	uint64_t bursts;  // how often packets came into this stage,
+	uint64_t packets; // and how many in all; both stay 0 for STAGE_IDLE
+};
+
+// A worker's own. It is in one stage at a time, and each cycle counts for that one: a stage that
+// calls another does not count what passes meanwhile. Entering a stage ends the one before, so what
+// is left to do after a call counts for the stage called; stage_resume where that matters.
+struct stage_clock {
+	bool on;
+	enum stage current;
+	uint64_t since;                   // TSC at which `current` was entered
+	struct telemetry_stage *counters; // [STAGE_COUNT]
+};
+
+// For use by those below. The stage that was current.
+enum stage stage_switch(struct stage_clock *clock, enum stage stage, unsigned int packets);
+void stage_count_received(struct stage_clock *clock, unsigned int packets);
+
+// Worker. `packets` of a burst come into this stage. Returns the stage before, for stage_resume.
+// Switched off it costs one branch; on, a reading of the TSC and a few additions.
+static inline enum stage stage_enter(
+	struct stage_clock *clock, enum stage stage, unsigned int packets)
+{
+	return unlikely(clock->on) ? stage_switch(clock, stage, packets) : stage;
+}
+
+// Worker. Back to a stage that was left in between.
+static inline void stage_resume(struct stage_clock *clock, enum stage stage)
+{
+	stage_enter(clock, stage, 0);
+}
+
+// Worker. What STAGE_RECEIVE, entered with 0 packets, has brought. Nothing: it was idling.
+static inline void stage_received(struct stage_clock *clock, unsigned int packets)
+{
+	if (unlikely(clock->on))
+		stage_count_received(clock, packets);
+}
+
+// Worker, between two bursts: starts and stops the clock.
+void stage_clock_set(struct stage_clock *clock, bool on);
+
+// ---- all of a thread ----
+
 struct telemetry_slot {
 	struct telemetry_source sources[TELEMETRY_SOURCES];
 	struct telemetry_queue queues[TELEMETRY_PORTS];
 	uint64_t loops, busy_loops;       // worker loops, those that received something
+	uint64_t started;                 // TSC when the worker began; 0 = not yet
+	int64_t busy;                     // see telemetry_busy_cycles
 	struct telemetry_tunnel *tunnels; // [tunnel index]
+	struct telemetry_stage stages[STAGE_COUNT];
 } __rte_cache_aligned;
 
 struct telemetry {
+	_Atomic bool stages_wanted; // by control; each worker follows before its next burst
 	unsigned int slots, tunnels;
 	struct telemetry_slot *slot[TELEMETRY_SLOTS];
 };
@@ -135,5 +214,18 @@ void telemetry_sum_source(
 	const struct telemetry *telemetry, unsigned int source, struct telemetry_source *sum);
 void telemetry_sum_tunnel(
 	const struct telemetry *telemetry, unsigned int tunnel, struct telemetry_tunnel *sum);
+// Cycles in which the worker of this slot had packets; any thread. A busy time begins when a burst
+// is received and ends with the first loop that receives none. While it lasts, slot->busy is less
+// by the TSC at which it began, which makes it negative: being one word, it is never seen half
+// changed. Only the two ends of a busy time read the TSC, so a worker under full load never does.
+uint64_t telemetry_busy_cycles(const struct telemetry_slot *slot);
+// Worker.
+void telemetry_begin_busy(struct telemetry_slot *slot);
+void telemetry_end_busy(struct telemetry_slot *slot);
+static inline bool telemetry_is_busy(const struct telemetry_slot *slot)
+{
+	return slot->busy < 0;
+}
+
 // Packets of this source that have neither left nor been dropped yet.
 uint64_t telemetry_source_held(const struct telemetry_source *sum);

@@ -475,12 +475,74 @@ def test_stats(gateway):
     stats = {"uptime_seconds": 3600, "totals": source,
              "sources": [{"source": "port", "port": "wan", "drops": {"replay": 2}, **source},
                          {"source": "tun", "drops": {}, **source}],
-             "crypto": "burst", "workers": [{"worker": 0, "core": 2, "loops": 1000, "busy_loops": 125}]}
+             "crypto": "burst", 
+             "workers": [{"worker": 0, "core": 2, "loops": 1000, "busy_loops": 500,
+                          "busy_cycles": 125000, "cycles": 1000000}]}
     result = espctl("stats", socket_path=gateway({"stats": stats}).path)
     assert "Up for 1 h 00 min" in result.stdout
     assert re.search(r"^port wan +240 +30.0 kB +120 +118 +2 +0$", result.stdout, re.M)
     assert re.search(r"^all +240", result.stdout, re.M)
     assert re.search(r"^ +0 +2 +1000 +12.5 %$", result.stdout, re.M)
+
+
+def stages_at(tsc, *stages):
+    """A reply of stats.stages; a tuple for each worker: cycles, bursts and packets of its stages."""
+    names = ("idle", "encrypt", "send")
+    return {"enabled": True, "tsc_hz": 2000000, "workers": [
+        {"worker": i, "core": i + 2, "tsc": tsc, "stages": [
+            {"stage": name, "cycles": cycles, "bursts": bursts, "packets": packets}
+            for name, (cycles, bursts, packets) in zip(names, of_worker)]}
+        for i, of_worker in enumerate(stages)]}
+
+
+BEFORE = stages_at(1000, ((7000, 0, 0), (500, 5, 50), (1, 1, 1)), ((0, 0, 0),) * 3)
+AFTER = stages_at(3001000, ((1507000, 0, 0), (1480500, 10005, 320050), (20001, 1, 1)),
+                  ((2100000, 0, 0), (900000, 10000, 20000), (0, 0, 0)))
+
+
+def test_stages(gateway):
+    started = gateway({"stats.stages": [{}, BEFORE, AFTER]})
+    result = espctl("stats", "--stages", socket_path=started.path)
+    assert result.returncode == DONE and result.stderr == ""
+    assert started.params("stats.stages") == [{"enable": True}, {}, {}]
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "Measured for 1.50 s. Cycles are those of the TSC, 2 MHz."
+    assert lines[2] == "Worker 0, core 2: 50.0 % busy"
+    assert [line.split() for line in lines[5:8]] == [
+        ["idle", "50.0", "%", "-", "-", "0", "#" * 16],
+        ["encrypt", "49.3", "%", "4.6", "148", "320000", "#" * 16],
+        ["send", "0.7", "%", "-", "-", "0", "."]]
+    assert lines[9] == "Worker 1, core 3: 30.0 % busy"
+    assert lines[14].split() == ["send", "0.0", "%", "-", "-", "0"]
+    assert lines[16] == "All workers: 40.0 % busy"
+    assert lines[20].split() == ["encrypt", "39.7", "%", "7.0", "119", "340000", "#" * 13]
+
+
+def test_stages_as_json(gateway):
+    started = gateway({"stats.stages": [{}, BEFORE, AFTER]})
+    result = json.loads(espctl("--json", "stats", "--stages", "--seconds", 1,
+                               socket_path=started.path).stdout)
+    assert result["seconds"] == 1.5 and result["tsc_hz"] == 2000000
+    assert [worker["core"] for worker in result["workers"]] == [2, 3]
+    assert result["workers"][0]["cycles"] == 3000000 and result["workers"][1]["busy"] == 0.3
+    idle, encrypt, send = result["workers"][0]["stages"]
+    assert encrypt == {"stage": "encrypt", "cycles": 1480000, "bursts": 10000, "packets": 320000,
+                       "share": pytest.approx(0.49333, abs=1e-5), "cycles_per_packet": 4.625,
+                       "cycles_per_burst": 148}
+    assert idle["cycles_per_packet"] is None and send["packets"] == 0
+    assert result["sum"]["cycles"] == 6000000 and result["sum"]["busy"] == 0.4
+    assert result["sum"]["stages"][1]["packets"] == 340000
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--seconds", "3"), "--seconds goes with --stages"),
+    (("--stages", "--seconds", "0"), "--seconds is `0`, but has to be 1 to 3600"),
+    (("--stages", "--seconds", "3601"), "--seconds is `3601`, but has to be 1 to 3600"),
+])
+def test_stages_misused(gateway, arguments, message):
+    result = espctl("stats", *arguments, socket_path=gateway().path)
+    assert result.returncode == USAGE and message in result.stderr
 
 
 def test_drops_wrap(gateway):

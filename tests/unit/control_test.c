@@ -1738,6 +1738,8 @@ static void test_ports_and_counters(void **state)
 	slot->queues[1].tx_packets = 57;
 	slot->tunnels[1].drops[DROP_REPLAY] = 25;
 	slot->loops = 1000;
+	slot->busy = 5000;
+	slot->started = rte_rdtsc() - 1000000;
 	json_t *result = call(gateway, fd, "port.list", "{}");
 	const json_t *port = json_array_get(json_object_get(result, "ports"), 1);
 	assert_string_equal(text_of(port, "name"), "lan");
@@ -1761,6 +1763,8 @@ static void test_ports_and_counters(void **state)
 	const json_t *worker = json_array_get(json_object_get(result, "workers"), 0);
 	assert_int_equal(number_of(worker, "core"), 7);
 	assert_int_equal(number_of(worker, "loops"), 1000);
+	assert_int_equal(number_of(worker, "busy_cycles"), 5000);
+	assert_true(number_of(worker, "cycles") >= 1000000);
 	assert_string_equal(text_of(result, "crypto"), "ipsec-mb");
 	json_decref(result);
 	result = call(gateway, fd, "drops", "{}");
@@ -1775,6 +1779,69 @@ static void test_ports_and_counters(void **state)
 	assert_int_equal(json_array_size(json_object_get(result, "drops")), DROP_COUNT - 1);
 	json_decref(result);
 	call_fails(gateway, fd, "drops", "{\"all\":1}", -32602, "bad_parameter", "all");
+	close(fd);
+}
+
+static bool stages_enabled(struct gateway *gateway, int fd, const char *parameters)
+{
+	json_t *result = call(gateway, fd, "stats.stages", parameters);
+	bool enabled = json_is_true(json_object_get(result, "enabled"));
+	// What is said is what the workers see.
+	assert_int_equal(enabled, atomic_load(&gateway->world.telemetry->stages_wanted));
+	json_decref(result);
+	return enabled;
+}
+
+static void test_stages_are_counted_while_a_connection_wants_it(void **state)
+{
+	struct gateway *gateway = *state;
+	int one = connect_client(gateway), two = connect_client(gateway);
+	assert_false(stages_enabled(gateway, one, "{}"));
+	assert_true(stages_enabled(gateway, one, "{\"enable\":true}"));
+	assert_true(stages_enabled(gateway, one, "{\"enable\":true}"));
+	assert_true(stages_enabled(gateway, one, "{}"));
+	assert_true(stages_enabled(gateway, two, "{}")); // it only looks
+	assert_true(stages_enabled(gateway, two, "{\"enable\":true}"));
+	assert_true(stages_enabled(gateway, one, "{\"enable\":false}"));
+	assert_true(stages_enabled(gateway, one, "{\"enable\":false}")); // two's is two's
+	assert_false(stages_enabled(gateway, two, "{\"enable\":false}"));
+	assert_true(stages_enabled(gateway, one, "{\"enable\":true}"));
+	assert_true(stages_enabled(gateway, two, "{\"enable\":true}"));
+	close(one);
+	run_for(gateway, 20);
+	assert_true(stages_enabled(gateway, two, "{}"));
+	close(two);
+	run_for(gateway, 20);
+	assert_false(atomic_load(&gateway->world.telemetry->stages_wanted));
+	int three = connect_client(gateway);
+	assert_false(stages_enabled(gateway, three, "{}"));
+	call_fails(gateway, three, "stats.stages", "{\"enable\":1}", -32602, "bad_parameter",
+		"enable");
+	close(three);
+}
+
+static void test_stages_are_listed(void **state)
+{
+	struct gateway *gateway = *state;
+	int fd = connect_client(gateway);
+	gateway->world.telemetry->slot[0]->stages[STAGE_ENCRYPT] =
+		(struct telemetry_stage){.cycles = 64000, .bursts = 20, .packets = 640};
+	json_t *result = call(gateway, fd, "stats.stages", "{}");
+	assert_int_equal(number_of(result, "tsc_hz"), rte_get_tsc_hz());
+	const json_t *workers = json_object_get(result, "workers");
+	assert_int_equal(json_array_size(workers), 1);
+	const json_t *worker = json_array_get(workers, 0);
+	assert_int_equal(number_of(worker, "core"), 7);
+	assert_in_range(rte_rdtsc() - number_of(worker, "tsc"), 0, rte_get_tsc_hz());
+	const json_t *stages = json_object_get(worker, "stages");
+	assert_int_equal(json_array_size(stages), STAGE_COUNT);
+	assert_string_equal(text_of(json_array_get(stages, STAGE_IDLE), "stage"), "idle");
+	const json_t *stage = json_array_get(stages, STAGE_ENCRYPT);
+	assert_string_equal(text_of(stage, "stage"), "encrypt");
+	assert_int_equal(number_of(stage, "cycles"), 64000);
+	assert_int_equal(number_of(stage, "bursts"), 20);
+	assert_int_equal(number_of(stage, "packets"), 640);
+	json_decref(result);
 	close(fd);
 }
 
@@ -1860,6 +1927,8 @@ int main(void)
 		TEST(test_routes),
 		TEST(test_a_route_that_does_not_fit),
 		TEST(test_ports_and_counters),
+		TEST(test_stages_are_counted_while_a_connection_wants_it),
+		TEST(test_stages_are_listed),
 		cmocka_unit_test(test_freed_memory_is_wiped),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
