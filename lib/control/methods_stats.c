@@ -161,6 +161,8 @@ static json_t *workers_json(const struct control *control)
 		json_put_number(entry, "core", control->parts.config->workers[i].core);
 		json_put_number(entry, "loops", telemetry->slot[i]->loops);
 		json_put_number(entry, "busy_loops", telemetry->slot[i]->busy_loops);
+		json_put_number(entry, "shared_packets", telemetry->slot[i]->shared_packets);
+		json_put_number(entry, "helped_packets", telemetry->slot[i]->helped_packets);
 		json_append(list, entry);
 	}
 	return list;

@@ -42,12 +42,22 @@ void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t i
 			&worker->dataplane->adjacencies[index].wanted, false, memory_order_relaxed);
 }
 
-static unsigned int poll_queue(struct worker *worker, const struct worker_poll *poll)
+// Counts full bursts: when they do not end, the worker does not keep up.
+static inline void note_burst(struct worker *worker, struct worker_poll *poll, unsigned int count)
+{
+	poll->full = count >= SHARE_FULL ? poll->full + 1 : 0;
+	if (unlikely(poll->full >= SHARE_AFTER))
+		share_consider(worker, poll);
+}
+
+static unsigned int poll_queue(struct worker *worker, struct worker_poll *poll)
 {
 	struct rte_mbuf *packets[BURST_MAX];
 	const struct port *port = poll->port;
 	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
 		return 0;
+	if (unlikely(worker->share != NULL && worker->share->poll == poll))
+		return share_receive(worker, poll);
 	unsigned int count = rte_eth_rx_burst(
 		port->id, poll->queue, packets, (uint16_t)worker->dataplane->config->burst);
 	if (count == 0)
@@ -60,6 +70,8 @@ static unsigned int poll_queue(struct worker *worker, const struct worker_poll *
 	worker_free_drops(worker);
 	queue->rx_packets += count;
 	queue->rx_bytes += source->received_bytes - bytes;
+	if (worker->share != NULL)
+		note_burst(worker, poll, count);
 	return count;
 }
 
@@ -69,6 +81,24 @@ static unsigned int poll_all(struct worker *worker)
 	for (unsigned int i = 0; i < worker->poll_count; i++)
 		count += poll_queue(worker, &worker->polls[i]);
 	return count;
+}
+
+unsigned int worker_loop(struct worker *worker)
+{
+	unsigned int count = poll_all(worker);
+	if (!rte_ring_empty(worker->from_host))
+		count += inject_burst(worker);
+	if (worker->share != NULL)
+		count += share_step(worker, count);
+	return count;
+}
+
+void worker_drain(struct worker *worker)
+{
+	if (worker->share != NULL)
+		share_drain(worker);
+	while (inject_burst(worker) != 0)
+		;
 }
 
 int worker_main(void *argument)
@@ -81,15 +111,12 @@ int worker_main(void *argument)
 	reclaim_worker_online(dataplane->reclaim, worker->index);
 	atomic_store(&worker->running, true);
 	while (!atomic_load_explicit(&dataplane->stopping, memory_order_relaxed)) {
-		unsigned int count = poll_all(worker);
-		if (!rte_ring_empty(worker->from_host))
-			count += inject_burst(worker);
+		unsigned int count = worker_loop(worker);
 		worker->slot->loops++;
 		worker->slot->busy_loops += count != 0;
 		reclaim_quiescent(dataplane->reclaim, worker->index);
 	}
-	while (inject_burst(worker) != 0)
-		;
+	worker_drain(worker);
 	reclaim_worker_offline(dataplane->reclaim, worker->index);
 	atomic_store(&worker->running, false);
 	return 0;

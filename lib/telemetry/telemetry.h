@@ -117,7 +117,9 @@ struct telemetry_tunnel {
 struct telemetry_slot {
 	struct telemetry_source sources[TELEMETRY_SOURCES];
 	struct telemetry_queue queues[TELEMETRY_PORTS];
-	uint64_t loops, busy_loops;       // worker loops, those that received something
+	uint64_t loops, busy_loops;       // worker loops, those that found packets
+	uint64_t shared_packets;          // of its queues, that other workers ran
+	uint64_t helped_packets;          // of other workers, that it ran
 	struct telemetry_tunnel *tunnels; // [tunnel index]
 } __rte_cache_aligned;
 
