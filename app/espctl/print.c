@@ -360,6 +360,8 @@ static void print_workers(const json_t *workers)
 	table_add_column(&table, "CORE", true);
 	table_add_column(&table, "LOOPS", true);
 	table_add_column(&table, "BUSY", true);
+	table_add_column(&table, "SHARED", true);
+	table_add_column(&table, "HELPED", true);
 	size_t index;
 	const json_t *worker;
 	json_array_foreach (workers, index, worker) {
@@ -371,6 +373,10 @@ static void print_workers(const json_t *workers)
 		human_amount(cells[2], TABLE_CELL_BYTES, member_integer(worker, "loops"), "");
 		snprintf(cells[3], TABLE_CELL_BYTES, "%.1f %%",
 			cycles == 0 ? 0.0 : 100.0 * (double)busy / (double)cycles);
+		human_amount(
+			cells[4], TABLE_CELL_BYTES, member_integer(worker, "shared_packets"), "");
+		human_amount(
+			cells[5], TABLE_CELL_BYTES, member_integer(worker, "helped_packets"), "");
 	}
 	table_print(&table);
 	table_free(&table);
@@ -384,8 +390,9 @@ void print_stats(const struct invocation *invocation, const json_t *result)
 	printf("Up for %s. What became of the packets, by where they entered:\n\n", uptime);
 	print_sources(result);
 	printf("\nWorkers (AES-256-GCM: %s). Busy is the share of the time in which one had "
-	       "packets:"
-	       "\n\n",
+	       "packets;\n"
+	       "shared: packets of its queues that other workers ran; helped: that it ran for "
+	       "others:\n\n",
 		member_text(result, "crypto"));
 	print_workers(json_object_get(result, "workers"));
 }

@@ -68,6 +68,7 @@ struct bench_options {
 	bool hugepages;
 	bool cold; // frames that do not fit in L2
 	bool allow_noise;
+	bool two_cores; // --cores, instead of rows
 	int core;
 	unsigned int workers;
 	unsigned int sas;                  // each way
@@ -267,6 +268,55 @@ static inline double bench_spread(const struct bench_figure *figure)
 
 // Whether any figure of the row spreads over more than BENCH_NOISE_LIMIT.
 bool bench_row_is_noisy(const struct bench_result *result, const struct bench_row *row);
+
+struct bench_figure bench_summarize(double *values, unsigned int count); // sorts them
+unsigned int bench_count_frames(const struct bench_options *options, enum bench_size size);
+
+// ---- order.c: the order of one outbound SA's packets ----
+
+#define BENCH_ORDER_WINDOWS 4 // 64, 128, 1024 and 4096 packets
+
+struct bench_lateness {
+	uint64_t packets, outside[BENCH_ORDER_WINDOWS]; // that a window refuses
+	uint32_t most;                                  // packets that one is late
+};
+
+struct bench_order {
+	enum bench_size size;
+	struct bench_lateness all;
+	struct bench_lateness undisturbed; // without bursts during which the worker lost its core
+};
+
+// All workers at once, on one SA. The team exists.
+int bench_order_measure(
+	struct bench_gateway *gateway, struct bench_order *row, struct bench_error *error);
+
+// ---- share.c: one inbound SA, one queue, and an idle worker ----
+
+struct bench_share {
+	enum bench_size size;
+	struct bench_figure alone, shared; // TSC cycles per packet
+	double helped;                     // share of the bursts that the idle worker ran
+};
+
+// Replaces the ports' driver. The team exists.
+int bench_share_measure(struct bench_gateway *gateway, const struct bench_options *options,
+	struct bench_share *row, struct bench_error *error);
+
+// ---- cores.c ----
+
+struct bench_cores {
+	double transfer;            // of a cache line from one core to the other, TSC cycles
+	double add_alone, add_both; // an atomic addition: on an own line, on one that both add to
+	unsigned int count;
+	struct bench_order order[BENCH_SIZES];
+	struct bench_share share[BENCH_SIZES];
+};
+
+int bench_cores_measure(struct bench_gateway *gateway, const struct bench_options *options,
+	struct bench_cores *cores, struct bench_error *error);
+void bench_cores_print(const struct bench_cores *cores);
+int bench_cores_print_json(const struct bench_cores *cores);
 
 // ---- report.c ----
 

@@ -54,20 +54,44 @@ static void fix_addresses(char **argv)
 	execv("/proc/self/exe", argv);
 }
 
-int main(int argc, char **argv)
+static int measure_rows(struct bench_gateway *gateway, const struct bench_options *options)
 {
 	static struct bench_result result;
+	struct bench_error error;
+	choose_rows(options, &result);
+	if (bench_measure(gateway, options, &result, &error) == 0)
+		return report(&result, options);
+	fprintf(stderr, "espgw-bench: %s\n", error.text);
+	return EXIT_FAILURE;
+}
+
+static int measure_cores(struct bench_gateway *gateway, const struct bench_options *options)
+{
+	static struct bench_cores cores;
+	struct bench_error error;
+	if (bench_cores_measure(gateway, options, &cores, &error) != 0 ||
+		bench_gateway_check(gateway, &error) != 0) {
+		fprintf(stderr, "espgw-bench: %s\n", error.text);
+		return EXIT_FAILURE;
+	}
+	if (options->json)
+		return bench_cores_print_json(&cores) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	bench_cores_print(&cores);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
 	struct bench_gateway gateway;
 	struct bench_error error;
 	struct bench_options options = bench_options_parse(argc, argv);
 	if (options.exit)
 		return options.exit_status;
 	fix_addresses(argv);
-	choose_rows(&options, &result);
 	int status = EXIT_FAILURE;
-	if (bench_gateway_create(&gateway, &options, &error) == 0 &&
-		bench_measure(&gateway, &options, &result, &error) == 0)
-		status = report(&result, &options);
+	if (bench_gateway_create(&gateway, &options, &error) == 0)
+		status = options.two_cores ? measure_cores(&gateway, &options)
+					   : measure_rows(&gateway, &options);
 	else
 		fprintf(stderr, "espgw-bench: %s\n", error.text);
 	if (gateway.config != NULL)

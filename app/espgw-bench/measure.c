@@ -254,7 +254,7 @@ static double quantile(const double *values, unsigned int count, double part)
 	return values[below] + (place - below) * (values[above] - values[below]);
 }
 
-static struct bench_figure summarize(double *values, unsigned int count)
+struct bench_figure bench_summarize(double *values, unsigned int count)
 {
 	qsort(values, count, sizeof(*values), compare);
 	return (struct bench_figure){
@@ -294,12 +294,12 @@ static int run_rounds(struct bench *bench, struct bench_result *result, unsigned
 	}
 	row->rounds = round;
 	for (unsigned int way = 0; way < BENCH_WAYS; way++)
-		row->cycles[way] = summarize(bench->cycles[way], round);
+		row->cycles[way] = bench_summarize(bench->cycles[way], round);
 	return check_row(bench, row, error);
 }
 
 // Cold: as many as fill the cache several times with their mbufs, headers, payloads and ICVs.
-static unsigned int count_frames(const struct bench_options *options, enum bench_size size)
+unsigned int bench_count_frames(const struct bench_options *options, enum bench_size size)
 {
 	if (!options->cold)
 		return BENCH_FRAMES_WARM;
@@ -317,7 +317,7 @@ static unsigned int count_frames(const struct bench_options *options, enum bench
 static int create_buffers(struct bench *bench, enum bench_size size, struct bench_error *error)
 {
 	uint32_t bytes = bench_buffer_size(size), wanted = bench->options->buffer_size;
-	unsigned int count = count_frames(bench->options, size);
+	unsigned int count = bench_count_frames(bench->options, size);
 	if (wanted != 0 && wanted < bytes)
 		return bench_fail(error, "--buffer-size %u: packets of %s bytes need %u", wanted,
 			bench_sizes[size], bytes);
@@ -407,7 +407,7 @@ static int create(struct bench *bench, struct bench_error *error)
 {
 	unsigned int frames = 0;
 	for (unsigned int size = 0; size < BENCH_SIZES; size++)
-		frames = RTE_MAX(frames, count_frames(bench->options, size));
+		frames = RTE_MAX(frames, bench_count_frames(bench->options, size));
 	bench->ways = 1u << BENCH_RAW_IPSEC_MB;
 	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
 		if (bench->gateway->workers[0].contexts[i] != NULL)

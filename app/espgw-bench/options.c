@@ -43,6 +43,8 @@ static const char help[] =
 	"  --routes N       routes to the far side, 10 to 1000000 (default: 10, or as many as\n"
 	"                   SAs); packets take them at random\n"
 	"  --cold           so many packets that they do not fit in the L2 cache\n"
+	"  --cores          instead: what two workers on two cores cost each other, in which\n"
+	"                   order they send packets of one SA, and one inbound SA shared by both\n"
 	"  --rounds N       rounds of each row (default: 1001)\n"
 	"  --seconds S      end after about so long, with at least 11 rounds of each row\n"
 	"  --allow-noise    print rows whose rounds differ too much, too\n"
@@ -78,6 +80,7 @@ enum {
 	OPTION_SAS,
 	OPTION_ROUTES,
 	OPTION_COLD,
+	OPTION_CORES,
 	OPTION_ROUNDS,
 	OPTION_SECONDS,
 	OPTION_ALLOW_NOISE,
@@ -97,6 +100,7 @@ static const struct option long_options[] = {
 	{"sas", required_argument, NULL, OPTION_SAS},
 	{"routes", required_argument, NULL, OPTION_ROUTES},
 	{"cold", no_argument, NULL, OPTION_COLD},
+	{"cores", no_argument, NULL, OPTION_CORES},
 	{"rounds", required_argument, NULL, OPTION_ROUNDS},
 	{"seconds", required_argument, NULL, OPTION_SECONDS},
 	{"allow-noise", no_argument, NULL, OPTION_ALLOW_NOISE},
@@ -207,6 +211,10 @@ static bool take(int option, struct bench_options *options)
 	case OPTION_COLD:
 		options->cold = true;
 		return true;
+	case OPTION_CORES:
+		options->two_cores = true;
+		options->workers = BENCH_WORKERS_MAX;
+		return true;
 	case OPTION_ALLOW_NOISE:
 		options->allow_noise = true;
 		return true;
@@ -239,7 +247,7 @@ static bool complete(struct bench_options *options)
 	}
 	if (options->workers > 1)
 		options->rte_ipsec = false; // one thread at a time may use an inbound SA of its
-	if (options->cold && options->sas < options->workers) {
+	if (options->cold && options->sas < options->workers && !options->two_cores) {
 		fprintf(stderr, "espgw-bench: --cold: two workers need two SAs, or the packets of "
 				"one are too old for the window\n");
 		return false;

@@ -30,6 +30,7 @@ enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIR
 enum config_health_rate { CONFIG_HEALTH_LOW, CONFIG_HEALTH_MID, CONFIG_HEALTH_HIGH };
 // A worker thread's weight against other programs on its core, set once at start.
 enum config_priority { CONFIG_PRIORITY_NORMAL, CONFIG_PRIORITY_LOW };
+enum config_share { CONFIG_SHARE_AUTO, CONFIG_SHARE_OFF };
 enum config_crypto { CONFIG_CRYPTO_AUTO, CONFIG_CRYPTO_IPSEC_MB, CONFIG_CRYPTO_BURST };
 
 // gateway = { ... }
@@ -132,6 +133,7 @@ struct config {
 	int control_core; // -1: any core that is not a worker's
 	enum config_priority worker_priority;
 	enum config_crypto crypto;
+	enum config_share share;
 	unsigned int burst; // packets a receive asks for: 32 or 64; default 32
 	struct config_tunnel *tunnels;
 	unsigned int tunnel_count;

@@ -13,6 +13,7 @@ static const char *const sides[] = {"inside", "outside", NULL};
 static const char *const far_sides[] = {"any", "aws", "cloudflare", NULL};
 static const char *const df_policies[] = {"set", "clear", "copy", NULL};
 static const char *const priorities[] = {"normal", "low", NULL};
+static const char *const shares[] = {"auto", "off", NULL};
 static const char *const cryptos[] = {"auto", "ipsec-mb", "burst", NULL};
 static const char *const health_types[] = {"request", "reply", NULL};
 static const char *const health_directions[] = {"bidirectional", "unidirectional", NULL};
@@ -212,6 +213,15 @@ static const struct setting worker_rows[] = {
 		.meaning = "How AES-256-GCM is computed. `burst`: short packets several at a "
 			   "time, which needs a CPU with VAES, VPCLMULQDQ and AVX-512 or AVX2; "
 			   "`ipsec-mb`: each by itself; `auto`: `burst` where the CPU can."},
+	{.name = "share",
+		.type = SETTING_CHOICE,
+		AT(struct config, share),
+		.choices = shares,
+		.fallback = "auto",
+		.meaning =
+			"`auto`: when a worker does not keep up with a queue of an outside port, "
+			"idle workers take bursts of it over. `off`: each queue is its worker's "
+			"alone."},
 	{.name = "burst",
 		.type = SETTING_INTEGER,
 		AT(struct config, burst),

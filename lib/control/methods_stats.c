@@ -161,6 +161,8 @@ static json_t *worker_json(const struct control *control, unsigned int worker)
 	json_put_number(entry, "core", control->parts.config->workers[worker].core);
 	json_put_number(entry, "loops", slot->loops);
 	json_put_number(entry, "busy_loops", slot->busy_loops);
+	json_put_number(entry, "shared_packets", slot->shared_packets);
+	json_put_number(entry, "helped_packets", slot->helped_packets);
 	// In this order, so that it was never busy for longer than it has run.
 	json_put_number(entry, "busy_cycles", telemetry_busy_cycles(slot));
 	json_put_number(entry, "cycles", slot->started == 0 ? 0 : rte_rdtsc() - slot->started);

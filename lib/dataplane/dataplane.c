@@ -50,8 +50,8 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 	for (unsigned int port = 0; port < dataplane->port_count; port++)
 		for (uint16_t queue = 0; queue < 64; queue++)
 			if (config->queues[port] >> queue & 1)
-				worker->polls[worker->poll_count++] =
-					(struct worker_poll){&dataplane->ports[port], queue};
+				worker->polls[worker->poll_count++] = (struct worker_poll){
+					.port = &dataplane->ports[port], .queue = queue};
 	worker->esp = esp_context_create(index, dataplane->crypto);
 	if (worker->esp != NULL)
 		esp_context_set_stages(worker->esp, &worker->stages);
@@ -92,7 +92,8 @@ static int create_workers(struct dataplane *dataplane, struct dataplane_error *e
 		struct worker *worker = create_worker(dataplane, i);
 		dataplane->workers[i] = worker;
 		if (worker == NULL || worker->esp == NULL || worker->to_host == NULL ||
-			worker->from_host == NULL || worker->events == NULL)
+			worker->from_host == NULL || worker->events == NULL ||
+			!share_create(worker))
 			return dataplane_fail(error,
 				"worker %u: no memory, or a CPU without AES-NI and PCLMULQDQ", i);
 	}
@@ -106,6 +107,7 @@ static void destroy_workers(struct dataplane *dataplane)
 		if (worker == NULL)
 			continue;
 		esp_context_destroy(worker->esp);
+		rte_free(worker->share);
 		rte_ring_free(worker->to_host);
 		rte_ring_free(worker->from_host);
 		rte_ring_free(worker->events);
@@ -487,6 +489,16 @@ unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int w
 	output->count = 0;
 	worker_free_drops(from);
 	return count;
+}
+
+unsigned int dataplane_worker_loop(struct dataplane *dataplane, unsigned int worker)
+{
+	return worker_loop(dataplane->workers[worker]);
+}
+
+void dataplane_worker_drain(struct dataplane *dataplane, unsigned int worker)
+{
+	worker_drain(dataplane->workers[worker]);
 }
 
 struct esp_context *dataplane_worker_set_context(

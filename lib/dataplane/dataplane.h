@@ -107,6 +107,10 @@ void dataplane_worker_receive(struct dataplane *dataplane, unsigned int worker, 
 // ... and come out as they would be sent; the caller owns them. `packets` has room for 128.
 unsigned int dataplane_worker_output(struct dataplane *dataplane, unsigned int worker,
 	unsigned int port, struct rte_mbuf **packets);
+// For benchmarks, while no worker runs: one loop of a worker, on the calling thread, one thread a
+// worker. Returns packets received. And what a worker does at its end, as often as wanted.
+unsigned int dataplane_worker_loop(struct dataplane *dataplane, unsigned int worker);
+void dataplane_worker_drain(struct dataplane *dataplane, unsigned int worker);
 // Puts another ESP context in the place of the worker's, which is returned: to compare ciphers on
 // one gateway. Both are the caller's to keep until he has put the worker's own one back.
 struct esp_context *dataplane_worker_set_context(

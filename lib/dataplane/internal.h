@@ -8,6 +8,8 @@
 //                           └─ for the host ─ punt.c                           │
 //   host_path.c (control) ─ ring ─ inject.c (worker) ──────────────────────────┘
 //
+// share.c lets other workers run bursts of a queue whose worker does not keep up.
+//
 // Each step takes a burst and hands on bursts; what it refuses ends in worker_drop under a reason.
 
 #pragma once
@@ -24,6 +26,7 @@
 
 #include "dataplane/dataplane.h"
 #include "host/host.h"
+#include "share.h"
 
 #define BURST_MAX       ESP_BURST_MAX
 #define HOST_RING_SIZE  1024
@@ -128,6 +131,27 @@ struct destinations {
 struct worker_poll {
 	struct port *port;
 	uint16_t queue;
+	uint32_t full; // bursts of at least SHARE_FULL in succession
+};
+
+// What a worker has to do with sharing, as receiver and as helper (share.h).
+struct share {
+	struct share_list list;
+	uint64_t peers; // the other workers of its socket, a bit each
+	// The receiver's:
+	const struct worker_poll *poll; // the queue whose bursts go by the list; NULL = none
+	uint64_t last_full;             // TSC of the last full burst
+	uint64_t end_after;             // TSC cycles
+	// The helper's:
+	bool is_idle;
+	unsigned int idle_loops;  // without a packet of its own
+	unsigned int helped_last; // a worker
+};
+
+// Workers, a bit each, for all to see.
+struct share_board {
+	_Atomic uint64_t idle __rte_cache_aligned;    // have nothing to do
+	_Atomic uint64_t sharing __rte_cache_aligned; // list bursts
 };
 
 // Frames of the burst under way that go out of one port.
@@ -151,6 +175,7 @@ struct worker {
 	struct telemetry_source *source; // where the burst under way came from
 	struct esp_context *esp;
 	struct stage_clock stages; // also the ESP context's
+	struct share *share;       // NULL = off
 	struct rte_ring *to_host, *from_host, *events;
 	struct punt_bucket punt;
 	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again
@@ -177,6 +202,7 @@ struct dataplane {
 	struct port ports[CONFIG_PORTS];
 	struct worker *workers[CONFIG_WORKERS];
 	_Atomic bool stopping;
+	struct share_board board;
 	// Control's.
 	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
@@ -237,11 +263,37 @@ void punt_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t tunnel);
 // inject.c: what the kernel sent, from the ring that control fills.
 unsigned int inject_burst(struct worker *worker);
 
+// share.c: a queue that one worker does not keep up with.
+#define SHARE_FULL  32u // packets: as many as any queue is asked for at least
+#define SHARE_AFTER 8   // full bursts in succession: the worker does not keep up
+
+// Control. False when there is no memory.
+bool share_create(struct worker *worker);
+// The worker has had full bursts of this queue for a while: shares it if that may help.
+void share_consider(struct worker *worker, struct worker_poll *poll);
+// Receives from the queue that is shared. Returns packets.
+unsigned int share_receive(struct worker *worker, const struct worker_poll *poll);
+// Once a loop, after `count` packets were received: runs and sends on what is shared, helps others.
+// Returns packets that it helped with.
+unsigned int share_step(struct worker *worker, unsigned int count);
+// At the end: sends on what is left.
+void share_drain(struct worker *worker);
+
 // worker.c
 int worker_main(void *worker);
+// One loop: returns packets. And what is left to do after the last one.
+unsigned int worker_loop(struct worker *worker);
+void worker_drain(struct worker *worker);
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
 	const struct packet_address *address, uint16_t port);
 void worker_free_drops(struct worker *worker);
+
+// The worker has packets now.
+static inline void worker_note_busy(struct worker *worker)
+{
+	if (unlikely(!telemetry_is_busy(worker->slot)))
+		telemetry_begin_busy(worker->slot);
+}
 
 static inline void worker_drop(
 	struct worker *worker, struct rte_mbuf *packet, enum drop_reason reason)

@@ -44,25 +44,29 @@ void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t i
 			&worker->dataplane->adjacencies[index].wanted, false, memory_order_relaxed);
 }
 
-static inline void note_busy(struct telemetry_slot *slot)
+// Counts full bursts: when they do not end, the worker does not keep up.
+static inline void note_burst(struct worker *worker, struct worker_poll *poll, unsigned int count)
 {
-	if (unlikely(!telemetry_is_busy(slot)))
-		telemetry_begin_busy(slot);
+	poll->full = count >= SHARE_FULL ? poll->full + 1 : 0;
+	if (unlikely(poll->full >= SHARE_AFTER))
+		share_consider(worker, poll);
 }
 
-static unsigned int poll_queue(struct worker *worker, const struct worker_poll *poll)
+static unsigned int poll_queue(struct worker *worker, struct worker_poll *poll)
 {
 	struct rte_mbuf *packets[BURST_MAX];
 	const struct port *port = poll->port;
 	if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
 		return 0;
 	stage_enter(&worker->stages, STAGE_RECEIVE, 0);
+	if (unlikely(worker->share != NULL && worker->share->poll == poll))
+		return share_receive(worker, poll);
 	unsigned int count = rte_eth_rx_burst(
 		port->id, poll->queue, packets, (uint16_t)worker->dataplane->config->burst);
 	stage_received(&worker->stages, count);
 	if (count == 0)
 		return 0;
-	note_busy(worker->slot);
+	worker_note_busy(worker);
 	struct telemetry_queue *queue = &worker->slot->queues[port->index];
 	struct telemetry_source *source = &worker->slot->sources[port->index];
 	uint64_t bytes = source->received_bytes;
@@ -71,6 +75,8 @@ static unsigned int poll_queue(struct worker *worker, const struct worker_poll *
 	worker_free_drops(worker);
 	queue->rx_packets += count;
 	queue->rx_bytes += source->received_bytes - bytes;
+	if (worker->share != NULL)
+		note_burst(worker, poll, count);
 	return count;
 }
 
@@ -86,7 +92,7 @@ static unsigned int poll_host(struct worker *worker)
 {
 	if (rte_ring_empty(worker->from_host))
 		return 0;
-	note_busy(worker->slot);
+	worker_note_busy(worker);
 	return inject_burst(worker);
 }
 
@@ -96,6 +102,23 @@ static inline void follow_stages(struct worker *worker)
 		&worker->dataplane->telemetry->stages_wanted, memory_order_relaxed);
 	if (unlikely(wanted != worker->stages.on))
 		stage_clock_set(&worker->stages, wanted);
+}
+
+unsigned int worker_loop(struct worker *worker)
+{
+	unsigned int count = poll_all(worker);
+	count += poll_host(worker);
+	if (worker->share != NULL)
+		count += share_step(worker, count);
+	return count;
+}
+
+void worker_drain(struct worker *worker)
+{
+	if (worker->share != NULL)
+		share_drain(worker);
+	while (inject_burst(worker) != 0)
+		;
 }
 
 int worker_main(void *argument)
@@ -111,16 +134,14 @@ int worker_main(void *argument)
 	slot->started = rte_rdtsc();
 	while (!atomic_load_explicit(&dataplane->stopping, memory_order_relaxed)) {
 		follow_stages(worker);
-		unsigned int count = poll_all(worker);
-		count += poll_host(worker);
+		unsigned int count = worker_loop(worker);
 		slot->loops++;
 		slot->busy_loops += count != 0;
 		if (count == 0 && telemetry_is_busy(slot))
 			telemetry_end_busy(slot);
 		reclaim_quiescent(dataplane->reclaim, worker->index);
 	}
-	while (inject_burst(worker) != 0)
-		;
+	worker_drain(worker);
 	reclaim_worker_offline(dataplane->reclaim, worker->index);
 	atomic_store(&worker->running, false);
 	return 0;

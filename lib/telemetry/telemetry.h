@@ -192,7 +192,9 @@ void stage_clock_set(struct stage_clock *clock, bool on);
 struct telemetry_slot {
 	struct telemetry_source sources[TELEMETRY_SOURCES];
 	struct telemetry_queue queues[TELEMETRY_PORTS];
-	uint64_t loops, busy_loops;       // worker loops, those that received something
+	uint64_t loops, busy_loops;       // worker loops, those that found packets
+	uint64_t shared_packets;          // of its queues, that other workers ran
+	uint64_t helped_packets;          // of other workers, that it ran
 	uint64_t started;                 // TSC when the worker began; 0 = not yet
 	int64_t busy;                     // see telemetry_busy_cycles
 	struct telemetry_tunnel *tunnels; // [tunnel index]

@@ -252,6 +252,18 @@ static void select_current(struct tunnel *tunnel)
 		&tunnel->egress, sa == NULL ? NULL : sa->egress, memory_order_release);
 }
 
+static void count_narrow(struct tunnel_table *table, const struct sa *sa, int change)
+{
+	if (sa->window != 0 && sa->window < TUNNEL_WINDOW_NARROW)
+		atomic_fetch_add_explicit(
+			&table->narrow_count, (unsigned int)change, memory_order_release);
+}
+
+bool tunnel_has_narrow_window(const struct tunnel_table *table)
+{
+	return atomic_load_explicit(&table->narrow_count, memory_order_relaxed) != 0;
+}
+
 static int show_inbound(
 	struct tunnel_table *table, struct sa *sa, const struct sa_parameters *parameters)
 {
@@ -261,8 +273,12 @@ static int show_inbound(
 	// So many SAs came and went within one grace period that it has to be waited for.
 	if (spi_table_is_crowded(&table->spis))
 		reclaim_synchronize(table->reclaim);
-	if (!spi_table_insert(&table->spis, sa->spi, sa->in, sa->tunnel->index, &sa->slot))
+	// Counted before a worker can find it.
+	count_narrow(table, sa, 1);
+	if (!spi_table_insert(&table->spis, sa->spi, sa->in, sa->tunnel->index, &sa->slot)) {
+		count_narrow(table, sa, -1);
 		return -ENOMEM;
+	}
 	tunnel_spi_release(table, sa->spi);
 	return 0;
 }
@@ -362,8 +378,10 @@ void sa_stop(struct tunnel_table *table, struct sa *sa)
 static void destroy_reclaimed(void *argument)
 {
 	struct sa *sa = argument;
-	if (sa->direction == SA_INBOUND)
+	if (sa->direction == SA_INBOUND) {
 		spi_table_release(&sa->table->spis, sa->slot);
+		count_narrow(sa->table, sa, -1); // no worker holds it any more
+	}
 	sa_destroy(sa);
 }
 

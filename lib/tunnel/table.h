@@ -11,10 +11,12 @@
 LIST_HEAD(sa_bucket, sa);
 
 struct tunnel_table {
-	// Read by workers; written at creation only, but for the slots.
+	// Read by workers; written at creation only, but for the slots and the
+	// count.
 	struct spi_table spis;
 	struct tunnel *tunnels;
 	unsigned int tunnel_count;
+	_Atomic unsigned int narrow_count; // inbound SAs with windows under TUNNEL_WINDOW_NARROW
 	// Control's.
 	const struct config *config;
 	struct reclaim *reclaim;

@@ -125,6 +125,11 @@ struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name);
 unsigned int tunnel_lookup_spis(const struct tunnel_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count);
 
+#define TUNNEL_WINDOW_NARROW 1024 // packets
+
+// Worker: whether an inbound SA has a replay window (not: none) that is smaller than this.
+bool tunnel_has_narrow_window(const struct tunnel_table *table);
+
 // The last sequence number that an outbound SA of the tunnel can have: the end of the format, or
 // packets_per_key. The hard limit of the SA may lower it further.
 uint64_t tunnel_sequence_end(const struct tunnel *tunnel, bool esn);

@@ -151,6 +151,32 @@ def test_two_workers(sas):
 
 
 @needs_root
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize("cold", [[], ["--cold"]])
+def test_what_two_cores_cost_each_other(cold):
+    """Sharing sends every packet in order, or it fails; the idle worker does its part."""
+    sizes = ["--size", "64", "--size", "imix"]
+    done = run_bench("--cores", *sizes, *cold, "--rounds", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["line_transfer"] > 0
+    assert result["add_both"] > 0 and result["add_alone"] > 0
+    for rows in (result["order"], result["share"]):
+        assert [row["size"] for row in rows] == ["64", "imix"]
+    for row in result["order"]:
+        assert row["undisturbed"]["packets"] <= row["all"]["packets"] == 2 * 20000 * 32
+        outside = row["all"]["outside_64_128_1024_4096"]
+        assert outside == sorted(outside, reverse=True)
+        assert (row["all"]["latest"] >= 64) == (outside[0] > 0)
+    for row in result["share"]:
+        assert row["alone"]["cycles"] > 0 and row["shared"]["cycles"] > 0
+        assert 0 < row["helped"] < 1
+    table = run_bench("--cores", *sizes, *cold, "--rounds", "5")
+    assert table.returncode == 0, table.stderr
+    assert len(table.stdout.splitlines()) == 21
+
+
+@needs_root
 def test_more_inbound_sas_than_tunnels():
     result = run_measurement("--path", "decap", "--size", "64", "--burst", "32", "--sas", "5000")
     assert result["load"]["sas"] == 5000
@@ -242,7 +268,7 @@ def test_wrong_arguments_are_told(arguments, message):
 def test_help():
     done = run_bench("--help")
     assert done.returncode == 0
-    options = "path size burst crypto no-rte-ipsec workers sas routes cold rounds seconds allow-noise json"
+    options = "path size burst crypto no-rte-ipsec workers sas routes cold rounds seconds allow-noise json cores"
     for option in options.split():
         assert f"--{option} " in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 100

@@ -475,14 +475,15 @@ def test_stats(gateway):
     stats = {"uptime_seconds": 3600, "totals": source,
              "sources": [{"source": "port", "port": "wan", "drops": {"replay": 2}, **source},
                          {"source": "tun", "drops": {}, **source}],
-             "crypto": "burst", 
+             "crypto": "burst",
              "workers": [{"worker": 0, "core": 2, "loops": 1000, "busy_loops": 500,
+                          "shared_packets": 17, "helped_packets": 2500,
                           "busy_cycles": 125000, "cycles": 1000000}]}
     result = espctl("stats", socket_path=gateway({"stats": stats}).path)
     assert "Up for 1 h 00 min" in result.stdout
     assert re.search(r"^port wan +240 +30.0 kB +120 +118 +2 +0$", result.stdout, re.M)
     assert re.search(r"^all +240", result.stdout, re.M)
-    assert re.search(r"^ +0 +2 +1000 +12.5 %$", result.stdout, re.M)
+    assert re.search(r"^ +0 +2 +1000 +12.5 % +17 +2500$", result.stdout, re.M)
 
 
 def stages_at(tsc, *stages):

@@ -243,6 +243,47 @@ static void test_bad_sas_are_refused(void **state)
 	assert_unknown(0x4001);
 }
 
+// Workers must not share bursts from the moment on that such an SA can be found, until none holds
+// it.
+static void test_narrow_windows_are_known(void **state)
+{
+	(void)state;
+	static const struct {
+		enum sa_direction direction;
+		uint32_t window;
+		bool narrow;
+	} cases[] = {
+		{SA_INBOUND, 0, false},
+		{SA_INBOUND, 32, true},
+		{SA_INBOUND, TUNNEL_WINDOW_NARROW / 2, true},
+		{SA_INBOUND, TUNNEL_WINDOW_NARROW, false},
+		{SA_INBOUND, 65536, false},
+		{SA_OUTBOUND, 0, false},
+	};
+	assert_false(tunnel_has_narrow_window(table));
+	for (unsigned int i = 0; i < RTE_DIM(cases); i++) {
+		struct sa_parameters parameters = parameters_of(cases[i].direction, 0x6000);
+		struct sa *sas[2];
+		parameters.window = cases[i].window;
+		for (unsigned int j = 0; j < 2; j++) {
+			parameters.spi = 0x6000 + j;
+			sas[j] = sa_add(table, tunnel_get(table, j), &parameters, &error);
+			assert_non_null(sas[j]);
+			assert_true(tunnel_has_narrow_window(table) == cases[i].narrow);
+		}
+		sa_delete(table, sas[0]);
+		reclaim_synchronize(reclaim);
+		assert_true(tunnel_has_narrow_window(table) == cases[i].narrow);
+		reclaim_worker_online(reclaim, 0);
+		sa_delete(table, sas[1]);
+		assert_int_not_equal(reclaim_poll(reclaim), 0);
+		assert_true(tunnel_has_narrow_window(table) == cases[i].narrow);
+		reclaim_worker_offline(reclaim, 0);
+		reclaim_synchronize(reclaim);
+		assert_false(tunnel_has_narrow_window(table));
+	}
+}
+
 static void test_no_more_than_max_sas(void **state)
 {
 	(void)state;
@@ -627,6 +668,7 @@ int main(void)
 		TEST(test_reserved_spis_are_unknown_whatever_the_slots_hold),
 		TEST(test_a_stopped_sa_stays_listed_and_its_spi_taken),
 		TEST(test_bad_sas_are_refused),
+		TEST(test_narrow_windows_are_known),
 		TEST(test_no_more_than_max_sas),
 		TEST(test_the_newest_outbound_sa_carries_the_traffic),
 		TEST(test_paths_are_resolved),
