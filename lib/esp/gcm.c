@@ -8,6 +8,7 @@
 #include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tmmintrin.h>
 #include <wmmintrin.h>
 
 #include <rte_common.h>
@@ -31,27 +32,45 @@ static __m128i multiply(__m128i block, __m128i power)
 	return _mm_xor_si128(high, _mm_clmulepi64_si128(polynomial, middle, 0x00));
 }
 
-// The hash key: the cipher of a zero block, times x^-1, reflected.
+// The hash key: the cipher of a zero block, times x^-1, reflected. It stays in wide registers.
 static __m128i hash_key(const uint8_t *round_keys)
 {
 	enum { ROUNDS = 14 };
-	uint8_t bytes[GCM_BLOCK_SIZE];
 	__m128i state = _mm_loadu_si128((const __m128i *)round_keys);
 	for (unsigned int round = 1; round < ROUNDS; round++)
 		state = _mm_aesenc_si128(
 			state, _mm_loadu_si128((const __m128i *)(round_keys + 16 * round)));
 	state = _mm_aesenclast_si128(
 		state, _mm_loadu_si128((const __m128i *)(round_keys + 16 * ROUNDS)));
-	_mm_storeu_si128((__m128i *)bytes, state);
-	uint64_t halves[2];
-	memcpy(halves, bytes, sizeof(halves));
-	uint64_t high = __builtin_bswap64(halves[0]), low = __builtin_bswap64(halves[1]);
-	uint64_t carry = -(high >> 63);
-	high = (high << 1 | low >> 63) ^ (carry & POLYNOMIAL);
-	low = low << 1 ^ (carry & 1);
-	imb_clear_mem(bytes, sizeof(bytes));
-	imb_clear_mem(halves, sizeof(halves));
-	return _mm_set_epi64x((long long)high, (long long)low);
+	const __m128i order = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+	state = _mm_shuffle_epi8(state, order);
+	const __m128i fold = _mm_set_epi64x((long long)POLYNOMIAL, 1);
+	__m128i carry = _mm_and_si128(fold, _mm_shuffle_epi32(_mm_srai_epi32(state, 31), 0xff));
+	__m128i upwards = _mm_slli_si128(_mm_srli_epi64(state, 63), 8);
+	return _mm_xor_si128(_mm_or_si128(_mm_slli_epi64(state, 1), upwards), carry);
+}
+
+// What the hash key and its powers went through.
+static void wipe_registers(void)
+{
+#define WIPE(number) __asm__ volatile("pxor %%xmm" #number ", %%xmm" #number ::: "xmm" #number)
+	WIPE(0);
+	WIPE(1);
+	WIPE(2);
+	WIPE(3);
+	WIPE(4);
+	WIPE(5);
+	WIPE(6);
+	WIPE(7);
+	WIPE(8);
+	WIPE(9);
+	WIPE(10);
+	WIPE(11);
+	WIPE(12);
+	WIPE(13);
+	WIPE(14);
+	WIPE(15);
+#undef WIPE
 }
 
 void gcm_key_expand(const IMB_MGR *manager, struct gcm_key *key, const uint8_t bytes[GCM_KEY_SIZE])
@@ -63,6 +82,7 @@ void gcm_key_expand(const IMB_MGR *manager, struct gcm_key *key, const uint8_t b
 		_mm_storeu_si128((__m128i *)key->powers[GCM_POWERS - exponent], power);
 		power = multiply(power, first);
 	}
+	wipe_registers();
 }
 
 // ---- ipsec-mb ----

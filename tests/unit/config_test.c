@@ -142,6 +142,7 @@ static void test_defaults(void **state)
 	assert_int_equal(gateway->buffer_size, 0);
 	assert_int_equal(config->control_core, -1);
 	assert_int_equal(config->worker_priority, CONFIG_PRIORITY_NORMAL);
+	assert_int_equal(config->crypto, CONFIG_CRYPTO_AUTO);
 	assert_int_equal(config->burst, 32);
 	assert_int_equal(config->port_count, 2);
 	const struct config_port *port = &config->ports[1];
@@ -600,6 +601,9 @@ static void test_worker_errors(void **state)
 		{"[ 0 ]", "[ 0 ]; priority = \"idle\"",
 			"2: workers.priority = \"idle\": is not one of the choices; write "
 			"\"normal\" or \"low\""},
+		{"[ 0 ]", "[ 0 ]; crypto = \"fast\"",
+			"2: workers.crypto = \"fast\": is not one of the choices; write "
+			"\"auto\", \"ipsec-mb\" or \"burst\""},
 		{"side = \"inside\"", "rx_queues = 2; side = \"inside\"",
 			"4: ports[0].rx_queues = 2: no worker polls queue 1: by default worker i "
 			"polls queue i, and there is 1; write at most 1, or workers.queues"},

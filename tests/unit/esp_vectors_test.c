@@ -13,13 +13,14 @@
 #include "esp/sa.h"
 #include "esp_helpers.h"
 
-#define VECTOR_MAX 1024
+#define VECTOR_MAX  1024
+#define VECTORS_MAX 128 // of a file
 
 static struct esp_context *context;
 
 struct gcm_vector {
 	struct gcm_key key;
-	uint8_t nonce[16], aad[256], plaintext[VECTOR_MAX], ciphertext[VECTOR_MAX];
+	uint8_t nonce[16], aad[520], plaintext[VECTOR_MAX], ciphertext[VECTOR_MAX];
 	uint8_t data[VECTOR_MAX], tag[GCM_TAG_SIZE], computed[GCM_TAG_SIZE];
 	uint32_t length, aad_length;
 	bool fails;
@@ -99,42 +100,69 @@ static void check_vectors(const struct gcm *gcm, struct gcm_vector *vectors, uns
 	}
 }
 
-// Each vector once, in one burst, and each by itself four times, which the burst cipher takes
-// together. Those whose AAD is longer than ESP's are for ipsec-mb.
-static void check_gcm(const struct gcm *gcm, struct gcm_vector *vectors, unsigned int count)
+// The vector at each place of messages that the burst cipher takes together, the others of one to
+// three blocks more and with keys of their own.
+static void check_places(const struct gcm *gcm, struct gcm_vector *vector, struct gcm_key *other)
 {
-	static struct gcm_vector some[ESP_BURST_MAX];
-	unsigned int fit = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		if (gcm->variant != NULL && vectors[i].aad_length > GCM_SLOT_SIZE)
-			continue;
-		some[fit++] = vectors[i];
-	}
-	check_vectors(gcm, some, fit);
-	assert_true(fit > 0);
-	for (unsigned int i = 0; i < fit; i++) {
-		struct gcm_vector four[4] = {some[i], some[i], some[i], some[i]};
-		check_vectors(gcm, four, 4);
+	static struct gcm_vector group[GCM_TOGETHER_MAX];
+	unsigned int count = gcm->variant != NULL ? gcm->variant->together : 1;
+	for (unsigned int place = 0; place < count; place++) {
+		for (unsigned int i = 0; i < count; i++) {
+			group[i] = *vector;
+			if (i == place)
+				continue;
+			group[i].key = *other;
+			group[i].length += GCM_BLOCK_SIZE * (1 + i % 3);
+			group[i].fails = true; // only its place is of interest
+		}
+		check_vectors(gcm, group, count);
 	}
 }
 
-static void check_gcm_file(const char *name, const struct gcm_names *names, unsigned int expected)
+// Each vector once, in bursts as large as can be; each by itself four times, which the burst cipher
+// takes together; and each among others. Those whose AAD is longer than ESP's are for ipsec-mb:
+// returns how many were not.
+static unsigned int check_gcm(const struct gcm *gcm, struct gcm_vector *vectors, unsigned int count,
+	struct gcm_key *other)
 {
-	static struct gcm_vector vectors[ESP_BURST_MAX];
+	static struct gcm_vector some[VECTORS_MAX];
+	unsigned int fit = 0;
+	for (unsigned int i = 0; i < count; i++)
+		if (gcm->variant == NULL || vectors[i].aad_length <= GCM_SLOT_SIZE)
+			some[fit++] = vectors[i];
+	for (unsigned int i = 0; i < fit; i += ESP_BURST_MAX)
+		check_vectors(gcm, some + i, RTE_MIN(fit - i, (unsigned int)ESP_BURST_MAX));
+	for (unsigned int i = 0; i < fit; i++) {
+		struct gcm_vector four[4] = {some[i], some[i], some[i], some[i]};
+		check_vectors(gcm, four, 4);
+		check_places(gcm, &some[i], other);
+	}
+	return fit;
+}
+
+// `expected`: how many records the file has; `expected_short`: with an AAD as short as ESP's.
+static void check_gcm_file(const char *name, const struct gcm_names *names, unsigned int expected,
+	unsigned int expected_short)
+{
+	static struct gcm_vector vectors[VECTORS_MAX];
+	static struct gcm_key other;
+	static const uint8_t other_bytes[ESP_KEY_SIZE] = "key of the others in the burst";
 	IMB_MGR *manager = alloc_mb_mgr(0);
 	init_mb_mgr_auto(manager, NULL);
+	gcm_key_expand(manager, &other, other_bytes);
 	FILE *file = test_vectors_open(name);
 	assert_non_null(file);
 	struct test_record record = {0};
 	unsigned int count = 0;
 	while (test_record_read(file, &record)) {
-		assert_true(count < ESP_BURST_MAX);
+		assert_true(count < VECTORS_MAX);
 		read_vector(&record, names, manager, &vectors[count++]);
 	}
 	fclose(file);
 	assert_int_equal(count, expected);
 	struct gcm gcm = {.manager = manager, .variant = context->gcm.variant};
-	check_gcm(&gcm, vectors, count);
+	unsigned int checked = check_gcm(&gcm, vectors, count, &other);
+	assert_int_equal(checked, gcm.variant != NULL ? expected_short : expected);
 	free_mb_mgr(manager);
 }
 
@@ -142,14 +170,21 @@ static void test_nist_gcm(void **state)
 {
 	(void)state;
 	const struct gcm_names names = {{"iv", NULL}, {"aad", NULL}, "tag"};
-	check_gcm_file("gcm_nist.txt", &names, 19);
+	check_gcm_file("gcm_nist.txt", &names, 19, 15);
+}
+
+static void test_wycheproof_gcm(void **state)
+{
+	(void)state;
+	const struct gcm_names names = {{"iv", NULL}, {"aad", NULL}, "tag"};
+	check_gcm_file("gcm_wycheproof.txt", &names, 66, 53);
 }
 
 static void test_draft_gcm(void **state)
 {
 	(void)state;
 	const struct gcm_names names = {{"salt", "iv"}, {"spi", "sequence"}, "icv"};
-	check_gcm_file("esp_gcm_draft.txt", &names, 4);
+	check_gcm_file("esp_gcm_draft.txt", &names, 4, 4);
 }
 
 static struct esp_sa_in *sa_of_record(const struct test_record *record, uint64_t *top)
@@ -249,6 +284,7 @@ static int run(const char *name, const struct gcm_variant *variant)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nist_gcm),
+		cmocka_unit_test(test_wycheproof_gcm),
 		cmocka_unit_test(test_draft_gcm),
 		cmocka_unit_test(test_draft_packets),
 		cmocka_unit_test(test_scapy_packets),
