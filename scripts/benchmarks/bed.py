@@ -199,7 +199,6 @@ class Gateway(Program):
         super().__init__(bed, "espgw")
         self.cores = cores
         self.control = bed.directory / "control.sock"
-        self.idle_loop_seconds = None
 
     def start(self, network, out_key, in_key):
         file = self.bed.directory / "espgw.conf"
@@ -271,16 +270,9 @@ neighbours = (
                 "received": sum(source["received"] for source in ports),
                 "received_bytes": sum(source["received_bytes"] for source in ports),
                 "forwarded": sum(source["forwarded"] for source in ports),
-                "loops": sum(worker["loops"] for worker in stats["workers"]),
-                "busy_loops": sum(worker["busy_loops"] for worker in stats["workers"])}
-
-    def learn_idle_loop(self, seconds=0.3):
-        """How long a loop takes that finds nothing: measured before there is traffic."""
-        first = self.state()
-        time.sleep(seconds)
-        last = self.state()
-        self.idle_loop_seconds = (last["time"] - first["time"]) * len(self.cores) / \
-            max(1, last["loops"] - first["loops"])
+                "busy_loops": sum(worker["busy_loops"] for worker in stats["workers"]),
+                "busy_cycles": sum(worker["busy_cycles"] for worker in stats["workers"]),
+                "cycles": sum(worker["cycles"] for worker in stats["workers"])}
 
 
 class Forwarder(Program):

@@ -4,25 +4,21 @@
 
 import statistics
 
-from .common import tsc_hz
-
 
 def spread(values):
     middle = statistics.median(values)
     return (max(values) - min(values)) / middle if middle else 0.0
 
 
-def worker_figures(gateway, before, after):
-    """Cycles per packet and the idle share. Loops that find nothing take as long as they took
-    without traffic, or a little longer, so the idle share is a lower bound and the cycles an upper
-    one."""
-    time_in_all = (after["time"] - before["time"]) * len(gateway.cores)
-    loops = after["loops"] - before["loops"]
+def worker_figures(before, after):
+    """Busy cycles per packet, and the share of the time in which the workers had no packets."""
+    cycles = after["cycles"] - before["cycles"]
+    busy = after["busy_cycles"] - before["busy_cycles"]
     busy_loops = after["busy_loops"] - before["busy_loops"]
     packets = after["received"] - before["received"]
-    idle = min(1.0, (loops - busy_loops) * gateway.idle_loop_seconds / time_in_all)
-    return {"cycles_per_packet": (1 - idle) * time_in_all * tsc_hz() / packets if packets else None,
-            "idle_share": idle, "packets_per_burst": packets / busy_loops if busy_loops else None}
+    return {"cycles_per_packet": busy / packets if packets else None,
+            "idle_share": 1 - busy / cycles if cycles else None,
+            "packets_per_burst": packets / busy_loops if busy_loops else None}
 
 
 def drops_between(first, last):

@@ -19,6 +19,7 @@ from .figures import drops_between, percent, spread, worker_figures
 CONTROL_SOCKET = "/run/espgw/control.sock"   # the configuration's default
 WAIT_SECONDS = 120                           # for the generator
 TRAFFIC = 1000                               # packets a second that are no chance any more
+QUIET_SECONDS = 0.3
 SPI = 0x1001
 
 
@@ -76,7 +77,7 @@ def measure(config, seconds, count, warm_seconds):
     try:
         gateway.start()
         quiet = gateway.state()
-        gateway.learn_idle_loop()
+        time.sleep(QUIET_SECONDS)
         if rate(quiet, gateway.state(), "received") > TRAFFIC:
             raise BenchError("packets come already: stop the generator until it is asked for")
         wait_for_traffic(gateway)
@@ -101,7 +102,7 @@ def figures_of(gateway, states, missed):
             "received_gbit_per_second": 8 * rate(first, last, "received_bytes") / 1e9,
             "missed": missed, "received": received, "drops": drops,
             "lost_share": sum(drops.values()) / received if received else 0.0,
-            **worker_figures(gateway, first, last)}
+            **worker_figures(first, last)}
 
 
 def print_result(result):

@@ -27,9 +27,8 @@ For each size and direction it prints
   spread     greatest less smallest interval, in % of the median
   inner      Gbit/s of the inner IP packets
   wire       Gbit/s of the ESP on an Ethernet: frame, checksum, preamble and gap
-  cycles     of the worker's time per packet, in cycles of the TSC. With < an upper bound: the
-             worker was idle at times, and how long is known roughly
-  idle       share of the worker's time in loops that found nothing; a lower bound
+  cycles     of the TSC per packet, while the worker was busy
+  idle       share of the time in which the worker had no packets
   burst      packets per loop that found any
   lost       share of the packets that entered the gateway and did not come out; reasons follow
   refused    share of the packets that the generator had, for which the ring to the gateway had no
@@ -50,7 +49,6 @@ SIZES = ("64", "256", "512", "1400", "imix")
 DIRECTIONS = ("encap", "decap", "both")
 INTERVALS = 5
 WARM_SECONDS = 1.0
-IDLE_EXACT = 0.02   # below this idle share the worker is as good as busy all the time
 SPI_OUT, SPI_IN = 0x1001, 0x1002
 HUGEPAGES_MB = 2 * bed.MEMORY_MB
 
@@ -221,7 +219,7 @@ def direction_figures(intervals, way, totals):
 def gateway_figures(program, states):
     """`states`: before the first packet, before and after the intervals, after the last packet."""
     begin, before, after, end = states
-    figures = worker_figures(program, before, after)
+    figures = worker_figures(before, after)
     received = after["received"] - before["received"]
     figures["drops"] = drops_between(before, after)
     figures["lost_share"] = sum(figures["drops"].values()) / received if received else 0.0
@@ -272,7 +270,6 @@ def run_case(make, case, options, cores, hugepages):
         gateway = program if isinstance(program, bed.Gateway) else None
         begin = None
         if gateway:
-            gateway.learn_idle_loop()
             begin = gateway.state()
         generator.tell("start")
         time.sleep(WARM_SECONDS)
@@ -293,20 +290,13 @@ COLUMNS = (("program", 7), ("direction", 9), ("size", 5), ("Mpps", 6), ("spread"
            ("wire", 6), ("cycles", 7), ("idle", 6), ("burst", 6), ("lost", 8), ("refused", 8))
 
 
-def at_most(cycles, gateway):
-    """With idle loops among them, whose length is a guess, the cycles are an upper bound."""
-    if cycles is None:
-        return "-"
-    return f"{'<' if gateway['idle_share'] > IDLE_EXACT else ''}{cycles:.0f}"
-
-
 def cells(row):
     gateway = row.get("gateway", {})
     cycles, burst = gateway.get("cycles_per_packet"), gateway.get("packets_per_burst")
     return (row["program"], row["direction"], row["size"],
             f"{row['packets_per_second'] / 1e6:.2f}", percent(row["spread"]),
             f"{row['inner_gbit_per_second']:.1f}", f"{row['wire_gbit_per_second']:.1f}",
-            at_most(cycles, gateway), percent(gateway.get("idle_share")),
+            "-" if cycles is None else f"{cycles:.0f}", percent(gateway.get("idle_share")),
             "-" if burst is None else f"{burst:.1f}", percent(row["lost_share"], 2),
             percent(row["refused_share"]))
 
