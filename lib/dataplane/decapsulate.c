@@ -5,6 +5,7 @@
 
 #include <rte_prefetch.h>
 
+#include "group.h"
 #include "internal.h"
 
 // The outer header still stands before the SPI: it says who sent this.
@@ -105,17 +106,35 @@ static void count_packets(struct worker *worker, struct rte_mbuf *const *packets
 	}
 }
 
-void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
-	struct outer_headers *outer, unsigned int count)
-{
+// A burst of known SAs.
+struct arriving {
+	struct rte_mbuf *packets[BURST_MAX];
 	struct esp_sa_in *sas[BURST_MAX];
 	uint32_t tunnels[BURST_MAX];
-	uint8_t drops[BURST_MAX];
+	struct outer_headers outer;
+};
 
-	stage_enter(&worker->stages, STAGE_DECAPSULATE, count);
-	count = find_sas(worker, packets, outer, sas, tunnels, count);
-	if (count == 0)
-		return;
+static __attribute__((noinline)) void group(struct rte_mbuf **packets,
+	const struct outer_headers *outer, struct esp_sa_in *const *sas, const uint32_t *tunnels,
+	const uint8_t *order, unsigned int count, struct arriving *grouped)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		unsigned int from = order[i];
+		grouped->packets[i] = packets[from];
+		grouped->sas[i] = sas[from];
+		grouped->tunnels[i] = tunnels[from];
+		grouped->outer.senders[i] = outer->senders[from];
+		grouped->outer.sizes[i] = outer->sizes[from];
+		grouped->outer.classes[i] = outer->classes[from];
+	}
+	grouped->outer.any_sender = outer->any_sender;
+}
+
+static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets,
+	const struct outer_headers *outer, struct esp_sa_in *const *sas, uint32_t *tunnels,
+	unsigned int count)
+{
+	uint8_t drops[BURST_MAX];
 	unsigned int refused =
 		esp_decapsulate(worker->esp, packets, sas, outer->classes, drops, count);
 	if (outer->any_sender != 0) {
@@ -129,4 +148,25 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 		return;
 	count_packets(worker, packets, tunnels, count);
 	forward_decapsulated(worker, packets, tunnels, count);
+}
+
+void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
+	struct outer_headers *outer, unsigned int count)
+{
+	struct esp_sa_in *sas[BURST_MAX];
+	uint32_t tunnels[BURST_MAX];
+	uint8_t order[BURST_MAX];
+
+	stage_enter(&worker->stages, STAGE_DECAPSULATE, count);
+	count = find_sas(worker, packets, outer, sas, tunnels, count);
+	if (count == 0)
+		return;
+	if (!group_by_tunnel(tunnels, count, order)) {
+		decapsulate_grouped(worker, packets, outer, sas, tunnels, count);
+		return;
+	}
+	struct arriving grouped;
+	group(packets, outer, sas, tunnels, order, count, &grouped);
+	decapsulate_grouped(
+		worker, grouped.packets, &grouped.outer, grouped.sas, grouped.tunnels, count);
 }

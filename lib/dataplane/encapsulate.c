@@ -3,6 +3,7 @@
 
 // Inner packets to ESP: the tunnel's outbound SA, lib/esp, and on to the next hop's MAC.
 
+#include "group.h"
 #include "internal.h"
 
 // What a tunnel's packets need; read once for neighbours that share it.
@@ -140,12 +141,11 @@ static void send_runs(struct worker *worker, const struct leaving *leaving)
 	}
 }
 
-void encapsulate_burst(
+static void encapsulate_grouped(
 	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
 {
 	struct leaving leaving;
 	uint8_t drops[BURST_MAX];
-	stage_enter(&worker->stages, STAGE_ENCAPSULATE, count);
 	leaving.count = leaving.run_count = 0;
 	leaving.packets = packets;
 	leaving.tunnels = tunnels;
@@ -158,4 +158,22 @@ void encapsulate_burst(
 	if (unlikely(esp_encapsulate(worker->esp, packets, leaving.sas, drops, leaving.count) != 0))
 		drop_refused(worker, drops, &leaving);
 	send_runs(worker, &leaving);
+}
+
+void encapsulate_burst(
+	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
+{
+	struct rte_mbuf *grouped[BURST_MAX];
+	uint32_t their_tunnels[BURST_MAX];
+	uint8_t order[BURST_MAX];
+	stage_enter(&worker->stages, STAGE_ENCAPSULATE, count);
+	if (!group_by_tunnel(tunnels, count, order)) {
+		encapsulate_grouped(worker, packets, tunnels, count);
+		return;
+	}
+	for (unsigned int i = 0; i < count; i++) {
+		grouped[i] = packets[order[i]];
+		their_tunnels[i] = tunnels[order[i]];
+	}
+	encapsulate_grouped(worker, grouped, their_tunnels, count);
 }

@@ -244,7 +244,7 @@ static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t ou
 // without effect. Returns how many are refused now.
 static inline unsigned int finish_run(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *sa, unsigned int begin, unsigned int end, const uint8_t *traffic_classes,
-	uint8_t *drops)
+	uint64_t now, uint8_t *drops)
 {
 	unsigned int refused = 0;
 	uint64_t bytes = 0;
@@ -265,7 +265,7 @@ static inline unsigned int finish_run(struct esp_context *context, struct rte_mb
 		struct esp_counters *counters = &sa->counters[context->worker];
 		counters->packets += end - begin - refused;
 		counters->bytes += bytes;
-		counters->last_use = rte_rdtsc();
+		counters->last_use = now;
 	}
 	return refused;
 }
@@ -282,10 +282,11 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	}
 	esp_decrypt_jobs(context, jobs);
 	check_icvs(context, jobs, drops);
+	uint64_t now = rte_rdtsc();
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = end_of_run(sas, begin, count);
 		refused += finish_run(
-			context, packets, sas[begin], begin, end, traffic_classes, drops);
+			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
 	}
 	return refused;
 }

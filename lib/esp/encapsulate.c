@@ -222,7 +222,8 @@ static __attribute__((noinline)) uint64_t cut_run(
 // The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs; adds the
 // packets that finish_udp6 is for to *udp6.
 static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
-	struct esp_sa_out *sa, uint64_t run, uint8_t *drops, unsigned int jobs, uint64_t *udp6)
+	struct esp_sa_out *sa, uint64_t run, uint64_t now, uint8_t *drops, unsigned int jobs,
+	uint64_t *udp6)
 {
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	const struct esp_outer *outer = &sa->outer[index];
@@ -257,7 +258,7 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 	struct esp_counters *counters = &sa->counters[context->worker];
 	counters->packets += granted;
 	counters->bytes += bytes;
-	counters->last_use = rte_rdtsc();
+	counters->last_use = now;
 	return jobs + granted;
 }
 
@@ -294,6 +295,7 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 	uint64_t udp6 = 0, all = UINT64_MAX >> (ESP_BURST_MAX - count);
 	uint64_t pending = all & ~check_rooms(packets, drops, count);
 	unsigned int jobs = 0, same = 1;
+	uint64_t now = rte_rdtsc();
 	while (same < count && sas[same] == sas[0])
 		same++;
 	while (pending != 0) {
@@ -302,7 +304,7 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 		if (unlikely(same != count))
 			run &= find_packets(sas, sa, count);
 		pending &= ~run;
-		jobs = prepare_run(context, packets, sa, run, drops, jobs, &udp6);
+		jobs = prepare_run(context, packets, sa, run, now, drops, jobs, &udp6);
 	}
 	esp_encrypt_jobs(context, jobs);
 	for (; udp6 != 0; udp6 &= udp6 - 1)
