@@ -279,32 +279,17 @@ static inline uint64_t check_rooms(
 	return without;
 }
 
-// The packets of this SA (a bit each).
-static inline uint64_t find_packets(
-	struct esp_sa_out *const *sas, const struct esp_sa_out *sa, unsigned int count)
-{
-	uint64_t others = 0;
-	for (unsigned int i = 0; i < count; i++)
-		others |= (uint64_t)(sas[i] != sa) << i;
-	return ~others;
-}
-
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
-	uint64_t udp6 = 0, all = UINT64_MAX >> (ESP_BURST_MAX - count);
-	uint64_t pending = all & ~check_rooms(packets, drops, count);
-	unsigned int jobs = 0, same = 1;
-	uint64_t now = rte_rdtsc();
-	while (same < count && sas[same] == sas[0])
-		same++;
-	while (pending != 0) {
-		struct esp_sa_out *sa = sas[__builtin_ctzll(pending)];
-		uint64_t run = pending;
-		if (unlikely(same != count))
-			run &= find_packets(sas, sa, count);
-		pending &= ~run;
-		jobs = prepare_run(context, packets, sa, run, now, drops, jobs, &udp6);
+	uint64_t udp6 = 0, without = check_rooms(packets, drops, count), now = rte_rdtsc();
+	unsigned int jobs = 0;
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		end = esp_end_of_run((const void *const *)sas, begin, count);
+		uint64_t run = UINT64_MAX >> (ESP_BURST_MAX - (end - begin)) << begin & ~without;
+		if (likely(run != 0))
+			jobs = prepare_run(
+				context, packets, sas[begin], run, now, drops, jobs, &udp6);
 	}
 	esp_encrypt_jobs(context, jobs);
 	for (; udp6 != 0; udp6 &= udp6 - 1)

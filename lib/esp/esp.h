@@ -132,10 +132,11 @@ void esp_context_destroy(struct esp_context *context);
 void esp_context_set_stages(struct esp_context *context, struct stage_clock *stages);
 
 // Worker. Encapsulates packets[0..count-1] (count <= ESP_BURST_MAX), each with its SA, in place.
-// In: data starts at a checked inner IP header and ends with the inner packet (packet_ip_check's
-// length: no link-layer padding). Out: data starts at the outer IP header. drops[i] is DROP_NONE,
-// or why packet i was refused (NOT_LINEAR, NO_HEADROOM, SEQUENCE_EXHAUSTED); it is then unchanged.
-// All mbufs stay the caller's. Returns how many were refused.
+// Here and in decapsulation neighbours that share an SA cost less than SAs that alternate. In: data
+// starts at a checked inner IP header and ends with the inner packet (packet_ip_check's length: no
+// link-layer padding). Out: data starts at the outer IP header. drops[i] is DROP_NONE, or why
+// packet i was refused (NOT_LINEAR, NO_HEADROOM, SEQUENCE_EXHAUSTED); it is then unchanged. All
+// mbufs stay the caller's. Returns how many were refused.
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count);
 
