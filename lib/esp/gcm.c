@@ -189,7 +189,8 @@ static inline void pass_burst(const struct gcm *gcm, const struct gcm_job *jobs,
 	pass_lists(gcm, jobs, &sorted, sorted.low, 0, pass_together, one, &waiting);
 	pass_lists(gcm, jobs, &sorted, sorted.high, 64, pass_together, one, &waiting);
 	flush(gcm, pass_together, one, &waiting);
-	gcm->variant->wipe();
+	if ((sorted.low | sorted.high) != 0) // else all were ipsec-mb's, which wipes by itself
+		gcm->variant->wipe();
 }
 
 void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
