@@ -161,10 +161,13 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 	count = find_sas(worker, packets, outer, sas, tunnels, count);
 	if (count == 0)
 		return;
-	if (!group_by_tunnel(tunnels, count, order)) {
+	unsigned int groups = group_by_tunnel(tunnels, count, order);
+	if (likely(groups == 1)) {
 		decapsulate_grouped(worker, packets, outer, sas, tunnels, count);
 		return;
 	}
+	for (unsigned int i = 0; groups > GROUPS_FEW && i < count; i++)
+		esp_sa_in_prefetch(worker->esp, sas[i]);
 	struct arriving grouped;
 	group(packets, outer, sas, tunnels, order, count, &grouped);
 	decapsulate_grouped(

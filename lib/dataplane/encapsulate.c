@@ -78,10 +78,12 @@ static unsigned int end_of_run(const uint32_t *tunnels, unsigned int begin, unsi
 }
 
 // Finds the way of packets [begin, end), which share a tunnel. All before leaving->count have one.
-static inline void find_way(
-	struct worker *worker, struct leaving *leaving, unsigned int begin, unsigned int end)
+static inline void find_way(struct worker *worker, struct leaving *leaving, unsigned int begin,
+	unsigned int end, bool prefetch)
 {
 	struct way way = read_way(worker, leaving->tunnels[begin]);
+	if (prefetch && way.sa != NULL)
+		esp_sa_out_prefetch(worker->esp, way.sa);
 	unsigned int at = leaving->count;
 	bool too_big = false;
 	uint64_t bytes = 0;
@@ -141,8 +143,8 @@ static void send_runs(struct worker *worker, const struct leaving *leaving)
 	}
 }
 
-static void encapsulate_grouped(
-	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
+static void encapsulate_grouped(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
+	unsigned int count, bool prefetch)
 {
 	struct leaving leaving;
 	uint8_t drops[BURST_MAX];
@@ -151,7 +153,7 @@ static void encapsulate_grouped(
 	leaving.tunnels = tunnels;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = end_of_run(tunnels, begin, count);
-		find_way(worker, &leaving, begin, end);
+		find_way(worker, &leaving, begin, end, prefetch);
 	}
 	if (unlikely(leaving.count == 0))
 		return;
@@ -167,13 +169,14 @@ void encapsulate_burst(
 	uint32_t their_tunnels[BURST_MAX];
 	uint8_t order[BURST_MAX];
 	stage_enter(&worker->stages, STAGE_ENCAPSULATE, count);
-	if (!group_by_tunnel(tunnels, count, order)) {
-		encapsulate_grouped(worker, packets, tunnels, count);
+	unsigned int groups = group_by_tunnel(tunnels, count, order);
+	if (likely(groups == 1)) {
+		encapsulate_grouped(worker, packets, tunnels, count, false);
 		return;
 	}
 	for (unsigned int i = 0; i < count; i++) {
 		grouped[i] = packets[order[i]];
 		their_tunnels[i] = tunnels[order[i]];
 	}
-	encapsulate_grouped(worker, grouped, their_tunnels, count);
+	encapsulate_grouped(worker, grouped, their_tunnels, count, groups > GROUPS_FEW);
 }

@@ -33,13 +33,13 @@ static inline void add(struct groups *groups, const uint32_t *tunnels, uint8_t i
 	groups->last[group] = index;
 }
 
-bool group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order)
+unsigned int group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order)
 {
 	unsigned int same = 1;
 	while (same < count && tunnels[same] == tunnels[0])
 		same++;
 	if (likely(same >= count))
-		return false;
+		return 1;
 	struct groups groups;
 	groups.count = 0;
 	memset(groups.bucket, NONE, sizeof(groups.bucket));
@@ -48,5 +48,5 @@ bool group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order
 	for (unsigned int group = 0, at = 0; group < groups.count; group++)
 		for (uint8_t i = groups.first[group]; i != NONE; i = groups.next[i])
 			order[at++] = i;
-	return true;
+	return groups.count;
 }

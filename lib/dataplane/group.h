@@ -8,11 +8,14 @@
 
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "esp/esp.h"
 
-// Worker. The order in which packets of one tunnel are neighbours: packet order[i] comes i-th.
-// False, and nothing written, when all are of one tunnel. count <= ESP_BURST_MAX.
-bool group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order);
+// With more tunnels than this in a burst, their SAs are fetched beforehand: they will be in no near
+// cache.
+#define GROUPS_FEW 8
+
+// Worker. The order in which packets of one tunnel are neighbours: packet order[i] comes i-th. How
+// many groups there are; with 1, nothing is written. count is 1 to ESP_BURST_MAX.
+unsigned int group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order);

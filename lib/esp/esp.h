@@ -131,6 +131,11 @@ void esp_context_destroy(struct esp_context *context);
 // context.
 void esp_context_set_stages(struct esp_context *context, struct stage_clock *stages);
 
+// Worker. Fetches the lines of an SA that a burst will read and write, but for the key. Pays where
+// SAs are so many that they are in no near cache.
+void esp_sa_out_prefetch(const struct esp_context *context, struct esp_sa_out *sa);
+void esp_sa_in_prefetch(const struct esp_context *context, struct esp_sa_in *sa);
+
 // Worker. Encapsulates packets[0..count-1] (count <= ESP_BURST_MAX), each with its SA, in place.
 // Here and in decapsulation neighbours that share an SA cost less than SAs that alternate. In: data
 // starts at a checked inner IP header and ends with the inner packet (packet_ip_check's length: no

@@ -114,6 +114,11 @@ struct by_blocks {
 
 enum { LIST_END = UINT8_MAX };
 
+static inline uint64_t count_blocks(const struct gcm_job *job)
+{
+	return (job->length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
+}
+
 // Sorts the short messages; the others are enciphered at once.
 static inline void sort(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
 	gcm_one one, struct by_blocks *sorted)
@@ -121,7 +126,7 @@ static inline void sort(const struct gcm *gcm, const struct gcm_job *jobs, unsig
 	const unsigned int longest = gcm->variant->longest;
 	uint64_t low = 0, high = 0;
 	for (unsigned int i = 0; i < count; i++) {
-		uint64_t blocks = (jobs[i].length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
+		uint64_t blocks = count_blocks(&jobs[i]);
 		if (blocks > longest) {
 			one(gcm, &jobs[i]);
 			continue;
@@ -180,9 +185,33 @@ static inline __attribute__((always_inline)) void pass_lists(const struct gcm *g
 	}
 }
 
+// A burst of messages of one number of blocks, as bursts often are, needs no sorting. False, and
+// nothing done: it is not one.
+static inline bool pass_uniform(const struct gcm *gcm, const struct gcm_job *jobs,
+	unsigned int count, gcm_together pass_together, gcm_one one)
+{
+	const uint64_t blocks = count_blocks(&jobs[0]);
+	if (blocks > gcm->variant->longest)
+		return false;
+	for (unsigned int i = 1; i < count; i++)
+		if (count_blocks(&jobs[i]) != blocks)
+			return false;
+	struct waiting waiting = {.count = 0, .most = (unsigned int)blocks};
+	for (unsigned int i = 0; i < count; i++) {
+		waiting.jobs[waiting.count++] = &jobs[i];
+		if (waiting.count == gcm->variant->together)
+			flush(gcm, pass_together, one, &waiting);
+	}
+	flush(gcm, pass_together, one, &waiting);
+	gcm->variant->wipe();
+	return true;
+}
+
 static inline void pass_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
 	gcm_together pass_together, gcm_one one)
 {
+	if (count == 0 || pass_uniform(gcm, jobs, count, pass_together, one))
+		return;
 	struct by_blocks sorted;
 	struct waiting waiting = {.count = 0};
 	sort(gcm, jobs, count, one, &sorted);

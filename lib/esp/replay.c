@@ -126,10 +126,11 @@ static void commit_in_order(
 	uint64_t first = sequences[0];
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		uint32_t low = (uint32_t)((first + begin) % REPLAY_BLOCK_BITS);
-		end = RTE_MIN(count, begin + REPLAY_BLOCK_BITS - low);
+		uint32_t numbers = RTE_MIN(count - begin, REPLAY_BLOCK_BITS - low);
+		end = begin + numbers;
 		struct run run = {
 			.block = (first + begin) >> REPLAY_BLOCK_SHIFT,
-			.bits = UINT32_MAX >> (REPLAY_BLOCK_BITS - (end - begin)) << low,
+			.bits = (uint32_t)((UINT64_C(1) << numbers) - 1) << low,
 			.begin = begin,
 			.end = end,
 		};

@@ -7,6 +7,7 @@
 
 #include <rte_ip.h>
 #include <rte_malloc.h>
+#include <rte_prefetch.h>
 #include <rte_udp.h>
 
 #define DEFAULT_TTL 64
@@ -281,4 +282,19 @@ uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner)
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	return sa->outer[index].size + ESP_HEADER_SIZE + ESP_IV_SIZE +
 	       RTE_ALIGN_CEIL(inner + 2, 4) + ESP_ICV_SIZE;
+}
+
+void esp_sa_out_prefetch(const struct esp_context *context, struct esp_sa_out *sa)
+{
+	rte_prefetch0(sa);
+	for (unsigned int i = 0; i < sizeof(sa->outer[0]); i += RTE_CACHE_LINE_SIZE)
+		rte_prefetch0((const uint8_t *)&sa->outer[0] + i);
+	rte_prefetch0_write(&sa->next_sequence);
+	rte_prefetch0_write(&sa->counters[context->worker]);
+}
+
+void esp_sa_in_prefetch(const struct esp_context *context, struct esp_sa_in *sa)
+{
+	rte_prefetch0(sa);
+	rte_prefetch0_write(&sa->counters[context->worker]);
 }
