@@ -8,8 +8,7 @@
 // arrive. Whoever is free, the receiver or a helper, takes the oldest burst that nobody has taken,
 // and runs it up to the frames to send. The receiver sends these on in the order of arrival.
 //
-// - Nobody waits. A burst that no helper takes is the receiver's own. One that was taken is
-// finished
+// - Nobody waits. A burst that no helper takes is the receiver's own. One that was taken is ended
 //   by its taker; if that is slow (it may have lost its core), the receiver goes on with the others
 //   until the list is full, and then with its other queues, and looks again in each loop.
 // - The list is short, so a packet is overtaken in the replay window by few others:

@@ -14,6 +14,15 @@
 
 #define RUNT_SIZE (ESP_HEADER_SIZE + ESP_IV_SIZE + 2 + ESP_ICV_SIZE)
 
+static inline unsigned int end_of_run(
+	struct esp_sa_in *const *sas, unsigned int begin, unsigned int count)
+{
+	unsigned int end = begin + 1;
+	while (end < count && sas[end] == sas[begin])
+		end++;
+	return end;
+}
+
 // What the packets of a run have in common.
 struct common {
 	const struct replay_window *window;
@@ -268,14 +277,14 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	unsigned int jobs = 0, refused = 0;
 	memset(drops, DROP_NONE, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = esp_end_of_run((const void *const *)sas, begin, count);
+		end = end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
 	}
 	esp_decrypt_jobs(context, jobs);
 	check_icvs(context, jobs, drops);
 	uint64_t now = rte_rdtsc();
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = esp_end_of_run((const void *const *)sas, begin, count);
+		end = end_of_run(sas, begin, count);
 		refused += finish_run(
 			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
 	}

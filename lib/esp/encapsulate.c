@@ -285,7 +285,8 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 	uint64_t udp6 = 0, without = check_rooms(packets, drops, count), now = rte_rdtsc();
 	unsigned int jobs = 0;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = esp_end_of_run((const void *const *)sas, begin, count);
+		for (end = begin + 1; end < count && sas[end] == sas[begin];)
+			end++;
 		uint64_t run = UINT64_MAX >> (ESP_BURST_MAX - (end - begin)) << begin & ~without;
 		if (likely(run != 0))
 			jobs = prepare_run(

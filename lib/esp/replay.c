@@ -172,7 +172,7 @@ uint64_t replay_commit(
 	struct replay_window *window, const uint64_t *sequences, uint8_t *drops, unsigned int count)
 {
 	uint64_t top = replay_top(window), highest;
-	if (likely(sequences[0] > top && window->size != 0) &&
+	if (likely(drops[0] == DROP_NONE && sequences[0] > top && window->size != 0) &&
 		is_in_order(sequences, drops, count)) {
 		highest = sequences[count - 1];
 		commit_in_order(window, sequences, drops, count);

@@ -88,13 +88,3 @@ struct esp_context {
 // cipher.c: the first `jobs` of context->jobs, in place.
 void esp_encrypt_jobs(struct esp_context *context, unsigned int jobs);
 void esp_decrypt_jobs(struct esp_context *context, unsigned int jobs);
-
-// Where the neighbours in a burst end that share SA sas[begin].
-static inline unsigned int esp_end_of_run(
-	const void *const *sas, unsigned int begin, unsigned int count)
-{
-	unsigned int end = begin + 1;
-	while (end < count && sas[end] == sas[begin])
-		end++;
-	return end;
-}
