@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
 #include <rte_mbuf.h>
 
 #include "esp/esp.h"
@@ -322,5 +323,7 @@ int bench_cores_print_json(const struct bench_cores *cores);
 
 // Figures of noisy rows are left out unless options->allow_noise.
 void bench_report_table(const struct bench_result *result, const struct bench_options *options);
+// Prints and frees it. 0, or -1 when it is NULL for want of memory, or the output fails.
+int bench_print_json(json_t *report);
 // 0, or -1 when memory or the output fails.
 int bench_report_json(const struct bench_result *result, const struct bench_options *options);

@@ -163,10 +163,5 @@ int bench_cores_print_json(const struct bench_cores *cores)
 	json_t *report = json_pack("{s:f, s:f, s:f, s:o, s:o}", "line_transfer", cores->transfer,
 		"add_alone", cores->add_alone, "add_both", cores->add_both, "order", order, "share",
 		share);
-	if (report == NULL)
-		return -1;
-	int failed = json_dumpf(report, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-	putchar('\n');
-	json_decref(report);
-	return failed != 0 || fflush(stdout) != 0 ? -1 : 0;
+	return bench_print_json(report);
 }

@@ -159,6 +159,16 @@ static json_t *machine_object(const struct bench_options *options)
 		options->hugepages);
 }
 
+int bench_print_json(json_t *report)
+{
+	if (report == NULL)
+		return -1;
+	int failed = json_dumpf(report, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+	putchar('\n');
+	json_decref(report);
+	return failed != 0 || fflush(stdout) != 0 ? -1 : 0;
+}
+
 int bench_report_json(const struct bench_result *result, const struct bench_options *options)
 {
 	json_t *rows = json_array();
@@ -168,10 +178,5 @@ int bench_report_json(const struct bench_result *result, const struct bench_opti
 		machine_object(options), "load", "workers", (int)options->workers, "sas",
 		(int)options->sas, "routes", (int)options->routes, "cold", options->cold, "packets",
 		(int)result->frames, "rows", rows);
-	if (report == NULL)
-		return -1;
-	int failed = json_dumpf(report, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-	putchar('\n');
-	json_decref(report);
-	return failed != 0 || fflush(stdout) != 0 ? -1 : 0;
+	return bench_print_json(report);
 }

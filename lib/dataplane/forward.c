@@ -42,12 +42,10 @@ static void look_up_both(const struct route_table *routes, struct rte_mbuf *cons
 	unsigned int i = 0;
 	destinations.ipv6 = 0;
 	do { // a burst is not empty
-		const uint8_t *ip = rte_pktmbuf_mtod(packets[i], const uint8_t *);
-		const struct rte_ipv4_hdr *ip4 = (const struct rte_ipv4_hdr *)ip;
-		destinations.ipv4[i] = rte_be_to_cpu_32(ip4->dst_addr);
+		const struct rte_ipv4_hdr *ip4 =
+			rte_pktmbuf_mtod(packets[i], const struct rte_ipv4_hdr *);
 		addresses[i] = rte_be_to_cpu_32(ip4->src_addr);
-		if (unlikely(ip[0] >> 4 != 4))
-			destinations.ipv6 |= UINT64_C(1) << i;
+		destinations_add(&destinations, i, packets[i]);
 	} while (++i < count);
 	look_up_destinations(routes, packets, &destinations, targets, count);
 	route_lookup4(routes, addresses, sources, count);
@@ -123,8 +121,7 @@ static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 	if (tunnels->count != 0)
 		encapsulate_burst(worker, tunnels->packets, tunnels->to, tunnels->count);
 	if (ports->count != 0)
-		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count,
-			TRANSMIT_CLEARTEXT);
+		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
 }
 
 // What came in at an inside port and does not go into a tunnel.

@@ -128,6 +128,16 @@ struct destinations {
 	uint32_t ipv4[BURST_MAX]; // host order; of IPv6 packets, anything
 };
 
+// Packet `index` of the burst; data starts at its checked IP header.
+static inline void destinations_add(
+	struct destinations *destinations, unsigned int index, const struct rte_mbuf *packet)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
+	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
+	if (unlikely(ip[0] >> 4 != 4))
+		destinations->ipv6 |= UINT64_C(1) << index;
+}
+
 struct worker_poll {
 	struct port *port;
 	uint16_t queue;
@@ -244,14 +254,14 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 // encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i]. Changes both.
 void encapsulate_burst(
 	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
-// transmit.c: data starts at an IP header; packet i goes to adjacencies[i]. A drop counts for
+// transmit.c: data starts at an IP header, and all packets go to one adjacency. A drop counts for
 // tunnels[i] too, unless that is NO_TUNNEL. Cleartext never leaves an outside port.
 enum transmit_content { TRANSMIT_CLEARTEXT, TRANSMIT_ESP };
-void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
-// All to one adjacency.
 void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
 	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
+// Cleartext: packet i goes to adjacencies[i].
+void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
+	const uint32_t *tunnels, unsigned int count);
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);

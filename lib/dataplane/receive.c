@@ -280,15 +280,6 @@ struct sorted {
 	struct destinations destinations; // of the former
 };
 
-static inline void add_destination(
-	struct destinations *destinations, unsigned int index, const struct rte_mbuf *packet)
-{
-	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
-	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
-	if (unlikely(ip[0] >> 4 != 4))
-		destinations->ipv6 |= UINT64_C(1) << index;
-}
-
 static __rte_always_inline void sort(struct worker *worker, const struct port *port,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
@@ -296,7 +287,7 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 	enum arrival arrival = classify(port, packet, &frame);
 	if (arrival == ARRIVAL_FORWARD && likely(!port->is_outside)) {
 		set_data(packet, ETHERNET_SIZE, frame.size);
-		add_destination(&sorted->destinations, sorted->forward_count, packet);
+		destinations_add(&sorted->destinations, sorted->forward_count, packet);
 		sorted->forward[sorted->forward_count++] = packet;
 	} else if (arrival == ARRIVAL_ESP) {
 		unsigned int i = sorted->esp_count++;

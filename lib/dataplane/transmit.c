@@ -117,14 +117,14 @@ void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **p
 }
 
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
+	const uint32_t *tunnels, unsigned int count)
 {
 	stage_enter(&worker->stages, STAGE_TRANSMIT, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		for (end = begin + 1; end < count && adjacencies[end] == adjacencies[begin];)
 			end++;
 		transmit_run(worker, adjacencies[begin], packets + begin, tunnels + begin,
-			end - begin, content);
+			end - begin, TRANSMIT_CLEARTEXT);
 	}
 }
 
