@@ -66,6 +66,8 @@ struct config_port {
 	uint32_t rx_descriptors, tx_descriptors; // default 1024
 	bool has_mac;                            // default: the device's own
 	struct rte_ether_addr mac;
+	uint32_t vlan;         // 802.1Q VLAN of the port's frames; 0 = untagged
+	uint32_t service_vlan; // 802.1ad VLAN around that; 0 = none
 };
 
 // workers = { cores = [ 2, 3 ]; ... }

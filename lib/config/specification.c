@@ -177,6 +177,19 @@ static const struct setting port_rows[] = {
 		AT(struct config_port, mac),
 		.fallback_note = "the device's own",
 		.meaning = "MAC address of the port."},
+	{.name = "vlan",
+		.type = SETTING_INTEGER,
+		AT(struct config_port, vlan),
+		RANGE(1, 4094),
+		.fallback_note = "none: untagged",
+		.meaning = "VLAN (802.1Q) of the port: its frames have this tag, and others are "
+			   "not taken."},
+	{.name = "service_vlan",
+		.type = SETTING_INTEGER,
+		AT(struct config_port, service_vlan),
+		RANGE(1, 4094),
+		.fallback_note = "none",
+		.meaning = "Service VLAN (802.1ad, QinQ) that the tag of `vlan` is inside of."},
 };
 
 static const struct setting worker_rows[] = {

@@ -49,6 +49,9 @@ static void put_port_settings(const struct config_port *port, json_t *object)
 	json_put_text(object, "device", port->device);
 	json_put_text(object, "side", port->side == CONFIG_SIDE_INSIDE ? "inside" : "outside");
 	json_put_number(object, "mtu", port->mtu);
+	json_put(object, "vlan", port->vlan == 0 ? json_null() : json_number(port->vlan));
+	json_put(object, "service_vlan",
+		port->service_vlan == 0 ? json_null() : json_number(port->service_vlan));
 	json_t *addresses = json_array();
 	for (unsigned int i = 0; i < port->address_count; i++) {
 		struct packet_prefix address = {

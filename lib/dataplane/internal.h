@@ -34,6 +34,8 @@
 #define PORT_ENDPOINTS  CONFIG_ADDRESSES
 #define NO_TUNNEL       UINT32_MAX
 #define ETHERNET_SIZE   RTE_ETHER_HDR_LEN
+#define VLAN_TAG_SIZE   4
+#define VLAN_TAGS       2 // at most: 802.1ad
 
 _Static_assert(BURST_MAX <= ROUTE_BURST_MAX, "a burst is looked up in one call");
 _Static_assert(CONFIG_PORTS <= TELEMETRY_PORTS, "every port is a source");
@@ -47,6 +49,8 @@ struct port {
 	struct rte_ether_addr mac;
 	uint64_t mac_word; // the MAC in the first six bytes
 	uint32_t mtu;
+	uint8_t tags_size;                       // bytes of the port's VLAN tags; 0 = none
+	uint8_t tags[VLAN_TAGS * VLAN_TAG_SIZE]; // as they follow the MAC addresses
 	uint32_t own4_count;
 	uint32_t own4[PORT_ENDPOINTS]; // own IPv4 addresses, network order
 	unsigned int own6_count;
@@ -270,6 +274,12 @@ void transmit_flush(struct worker *worker);
 void punt_frame(
 	struct worker *worker, struct rte_mbuf *packet, const struct port *port, bool urgent);
 void punt_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t tunnel);
+// vlan.c: of ports whose tags_size is not 0. Takes the port's tags off, drops frames without them
+// and closes the gaps; returns how many are left.
+unsigned int vlan_strip_burst(struct worker *worker, const struct port *port,
+	struct rte_mbuf **packets, unsigned int count);
+// Gives a whole frame the port's tags; tags_size bytes are free before it.
+void vlan_add(const struct port *port, struct rte_mbuf *packet);
 // inject.c: what the kernel sent, from the ring that control fills.
 unsigned int inject_burst(struct worker *worker);
 
@@ -328,6 +338,8 @@ static inline void worker_drop_of_tunnel(
 
 // ---- Control. ----
 
+// vlan.c: the tags of a port, from its configuration
+void vlan_set_up(struct port *port);
 // port.c
 int ports_open(struct dataplane *dataplane, struct dataplane_error *error);
 int ports_start(struct dataplane *dataplane, struct dataplane_error *error);

@@ -328,6 +328,8 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 		if (port->is_outside)
 			rte_prefetch0(frame + 2 * RTE_CACHE_LINE_SIZE);
 	}
+	if (unlikely(port->tags_size != 0))
+		count = vlan_strip_burst(worker, port, packets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		bytes += packets[i]->pkt_len;
 		sort(worker, port, packets[i], &sorted);

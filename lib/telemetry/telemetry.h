@@ -26,7 +26,7 @@
 	X(BAD_FRAME, "bad_frame", "the frame is shorter than its Ethernet or IP header says")   \
 	X(OTHER_MAC, "other_mac", "the frame is for another station's MAC address")             \
 	X(ETHERTYPE, "ethertype", "neither IPv4, IPv6 nor ARP")                                 \
-	X(VLAN, "vlan", "the frame has a VLAN tag; ports take untagged frames only")            \
+	X(VLAN, "vlan", "the frame's VLAN tags are not those of the port (ports[].vlan)")       \
 	X(BAD_HEADER, "bad_header", "the IP header is invalid (version, length, or address)")   \
 	X(BAD_CHECKSUM, "bad_checksum", "the IPv4 header checksum is wrong")                    \
 	X(NOT_LINEAR, "not_linear", "the packet is chained over several buffers")               \

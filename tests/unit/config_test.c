@@ -340,7 +340,7 @@ static void test_unknown_missing_and_mistyped_settings(void **state)
 			"\"a\\nb\\\"\";",
 			"7: ports[1].lines = \"a\\x0ab\\\"\": unknown setting; known "
 			"here are name, device, side, addresses, mtu, rx_queues, tx_queues, "
-			"rx_descriptors, tx_descriptors, mac"},
+			"rx_descriptors, tx_descriptors, mac, vlan, service_vlan"},
 	};
 	EXPECT_CASES(cases);
 }
@@ -504,6 +504,12 @@ static void test_port_errors(void **state)
 		{"side = \"inside\"", "side = \"inside\"; mac = \"01:00:00:00:00:01\"",
 			"4: ports[0].mac = \"01:00:00:00:00:01\": is a multicast MAC address (the "
 			"first byte is odd); write a MAC address such as \"02:00:00:00:00:01\""},
+		{"side = \"inside\"", "side = \"inside\"; vlan = 4095",
+			"4: ports[0].vlan = 4095: is too large; write a whole number from 1 to "
+			"4094"},
+		{"side = \"inside\"", "side = \"inside\"; service_vlan = 7",
+			"4: ports[0].service_vlan = 7: is a tag around that of vlan, which is "
+			"missing; write vlan = N too, or only that"},
 		{"side = \"inside\"", "side = \"inside\"; mac = \"00:00:00:00:00:00\"",
 			"4: ports[0].mac = \"00:00:00:00:00:00\": is all zeros; write a MAC "
 			"address such as \"02:00:00:00:00:01\""},
