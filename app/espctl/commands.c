@@ -386,7 +386,7 @@ const struct command commands[] = {
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
 					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
-					      "spi.unknown, port.state"},
+					      "spi.unknown, port.state, config.applied"},
 			{.name = "--count",
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,
@@ -398,6 +398,46 @@ const struct command commands[] = {
 		.run = run_events,
 		.examples = "  espctl events\n"
 			    "  espctl --json events --event sa.soft_expired --count 1\n",
+	},
+	{
+		.group = "config",
+		.verb = "apply",
+		.method = "config.apply",
+		.summary = "change the running gateway to what a file says",
+		.details =
+			"The file is checked as at a start, compared with what runs, and the "
+			"difference is applied: tunnels, routes, neighbours and most of their "
+			"settings, without losing a packet of what stays the same. What needs a "
+			"restart (ports, workers, limits) is named, and then nothing is changed; "
+			"nor is it when anything fails. Each line of the output is a change: + is "
+			"added, - is removed, ~ is changed.\n"
+			"\n"
+			"The next start reads the gateway's own file: put the changes there, and "
+			"use `espctl config reload`.",
+		.arguments = {{.name = "FILE", .help = "the new configuration"},
+			{.name = "--check",
+				.kind = ARGUMENT_FLAG,
+				.parameter = "check",
+				.help = "only show the difference, and what would be refused"}},
+		.connects_itself = true, // not before the file is read
+		.run = run_config,
+		.examples = "  espctl config apply --check new.conf\n"
+			    "  espctl config apply new.conf\n",
+	},
+	{
+		.group = "config",
+		.verb = "reload",
+		.method = "config.apply",
+		.summary = "change the running gateway to what its own file says now",
+		.details = "As `espctl config apply` with the file that the gateway was started "
+			   "with. SIGHUP does the same, and tells the log what came of it.",
+		.arguments = {{.name = "--check",
+			.kind = ARGUMENT_FLAG,
+			.parameter = "check",
+			.help = "only show the difference, and what would be refused"}},
+		.connects_itself = true,
+		.run = run_config,
+		.examples = "  espctl config reload\n",
 	},
 	{
 		.group = "key",

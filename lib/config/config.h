@@ -16,7 +16,7 @@
 #define CONFIG_PATH_SIZE   108 // of a Unix socket (sun_path), with the end
 #define CONFIG_WORKERS     64
 #define CONFIG_PORTS       16
-#define CONFIG_TUNNELS     4096
+#define CONFIG_TUNNELS     16384
 #define CONFIG_ADDRESSES   8 // per port
 #define CONFIG_DEVICE_SIZE 256
 
@@ -44,6 +44,7 @@ struct config_gateway {
 	bool hugepages;          // false: run without, from memory of `memory_mb`
 	uint32_t memory_mb;      // taken at start when hugepages = false; default 512
 	uint32_t max_sas;        // both directions together; default 1024
+	uint32_t max_tunnels;    // 0 = by the number of those configured: config_tunnel_room
 	uint32_t max_routes;     // default 4096
 	uint32_t max_neighbours; // default 1024
 	uint32_t max_clients;    // of the control socket; default 64
@@ -154,5 +155,89 @@ struct config *config_load(const char *file, FILE *errors);
 struct config *config_parse(const char *text, const char *name, FILE *errors);
 // Also for NULL.
 void config_free(struct config *config);
+
+// ---- from one configuration to the next, while the gateway runs ----
+//
+// Tunnels of a running configuration keep their indexes, which routes, SAs and counters go by. So
+// its array has holes where tunnels were removed: elements whose name is empty.
+
+static inline bool config_is_tunnel(const struct config_tunnel *tunnel)
+{
+	return tunnel->name[0] != '\0';
+}
+
+// How many indexes of tunnels a gateway has that starts with this configuration.
+static inline unsigned int config_tunnel_room(const struct config *config)
+{
+	unsigned int wanted = RTE_MAX(2 * config->tunnel_count, 64u);
+	if (config->gateway.max_tunnels != 0)
+		wanted = config->gateway.max_tunnels;
+	return RTE_MAX(RTE_MIN(wanted, (unsigned int)CONFIG_TUNNELS), config->tunnel_count);
+}
+
+// Brings the ports and tunnels of `next` into the order of `running`: what has the same name gets
+// the same index, and a new tunnel one of those below `room` that are not taken[]. Routes and
+// neighbours are led to the new indexes. Ports stay as they are unless all have the same names.
+// False when there are too few indexes, or no memory: nothing has changed then.
+bool config_place(
+	struct config *next, const struct config *running, const bool *taken, unsigned int room);
+
+// What a change needs.
+enum config_effect {
+	CONFIG_RESTART, // can't be had while the gateway runs
+	CONFIG_LIVE,    // is there at once
+	CONFIG_NEXT_SA, // holds for SAs that are added from now on
+};
+
+enum config_part {
+	CONFIG_PART_GATEWAY,
+	CONFIG_PART_WORKERS,
+	CONFIG_PART_PORT,
+	CONFIG_PART_TUNNEL,
+	CONFIG_PART_ROUTE,
+	CONFIG_PART_NEIGHBOUR,
+	CONFIG_PARTS
+};
+
+enum config_change_kind { CONFIG_ADDED, CONFIG_REMOVED, CONFIG_CHANGED };
+
+struct config_setting_change {
+	const char *group; // "health", or "" for the part's own
+	const char *name;
+	enum config_effect effect;
+	char *before, *after;
+};
+
+// Something that is in one configuration and not in the other, or differs.
+struct config_change {
+	enum config_part part;
+	enum config_change_kind kind;
+	unsigned int before, after; // indexes in either configuration
+	unsigned int setting_count; // of CONFIG_CHANGED
+	struct config_setting_change *settings;
+};
+
+struct config_diff {
+	const struct config *before, *after; // borrowed
+	unsigned int count;
+	struct config_change *changes; // by part, then removed, changed and added ones as they come
+	// Changes by part and kind.
+	unsigned int counts[CONFIG_PARTS][3];
+};
+
+// The difference of two configurations, of which `after` has been placed. Tunnels and ports are the
+// same by name, routes by prefix and target, neighbours by port and address. NULL without memory.
+struct config_diff *config_compare(const struct config *before, const struct config *after);
+// Also for NULL.
+void config_diff_free(struct config_diff *diff);
+const char *config_part_name(enum config_part part); // "tunnel"
+// What was changed, in words such as "10.0.0.0/8 by tunnel01"; returns `text`. Empty for the parts
+// of which there is one.
+#define CONFIG_CHANGE_TEXT 160
+char *config_change_name(const struct config_diff *diff, const struct config_change *change,
+	char text[CONFIG_CHANGE_TEXT]);
+// Writes a line for each thing that needs a restart. Returns how many.
+unsigned int config_diff_refusals(const struct config_diff *diff, FILE *stream);
+
 // Writes the reference of all settings as Markdown tables: what docs/configuration.md holds.
 void config_describe(FILE *stream);

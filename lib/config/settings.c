@@ -98,6 +98,68 @@ static const char *type_name(const config_setting_t *setting)
 	}
 }
 
+static char *address_write(const struct packet_address *address, char *text)
+{
+	if (address->family == 0)
+		snprintf(text, SETTING_VALUE_TEXT, "none");
+	else
+		packet_address_format(address, text);
+	return text;
+}
+
+static char *prefix_write(const struct packet_address *address, uint8_t length, char *text)
+{
+	struct packet_prefix prefix = {*address, length}; // as it is, host bits kept
+	return packet_prefix_format(&prefix, text);
+}
+
+static char *integer_write(const struct setting *setting, uint32_t number, char *text)
+{
+	// Beyond the maximum: what the setting is when the file does not say it.
+	if (number > setting->maximum)
+		snprintf(text, SETTING_VALUE_TEXT, "none");
+	else
+		snprintf(text, SETTING_VALUE_TEXT, "%u", number);
+	return text;
+}
+
+char *settings_format(
+	const struct setting *setting, const void *object, char text[SETTING_VALUE_TEXT])
+{
+	const void *at = (const char *)object + setting->offset;
+	const struct packet_interface_address *interface = at;
+	const struct packet_prefix *prefix = at;
+	uint32_t number = 0;
+	if (setting->size == sizeof(number))
+		memcpy(&number, at, sizeof(number));
+	switch (setting->type) {
+	case SETTING_INTEGER:
+		return integer_write(setting, number, text);
+	case SETTING_BOOLEAN:
+		snprintf(text, SETTING_VALUE_TEXT, "%s", *(const bool *)at ? "true" : "false");
+		return text;
+	case SETTING_CHOICE:
+		snprintf(text, SETTING_VALUE_TEXT, "%s", setting->choices[number]);
+		return text;
+	case SETTING_MODE:
+		snprintf(text, SETTING_VALUE_TEXT, "%04o", number);
+		return text;
+	case SETTING_ADDRESS:
+		return address_write(at, text);
+	case SETTING_INTERFACE_ADDRESS:
+		return prefix_write(&interface->address, interface->length, text);
+	case SETTING_PREFIX:
+		return prefix_write(&prefix->address, prefix->length, text);
+	case SETTING_MAC:
+		snprintf(text, SETTING_VALUE_TEXT, RTE_ETHER_ADDR_PRT_FMT,
+			RTE_ETHER_ADDR_BYTES((const struct rte_ether_addr *)at));
+		return text;
+	default: // a name, path or device
+		snprintf(text, SETTING_VALUE_TEXT, "%s", (const char *)at);
+		return text;
+	}
+}
+
 static void wrong_type_report(
 	struct reader *reader, const config_setting_t *value, const struct setting *setting)
 {

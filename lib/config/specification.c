@@ -49,6 +49,7 @@ static const struct setting gateway_rows[] = {
 			   "of the machine."},
 	{.name = "log_level",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_gateway, log_level),
 		.choices = log_levels,
 		.fallback = "info",
@@ -72,6 +73,15 @@ static const struct setting gateway_rows[] = {
 		.fallback = "1024",
 		.meaning = "SAs at most, both directions together. A rekey needs both the old and "
 			   "the new ones."},
+	{.name = "max_tunnels",
+		.type = SETTING_INTEGER,
+		AT(struct config_gateway, max_tunnels),
+		RANGE(1, CONFIG_TUNNELS),
+		.zero = true,
+		.fallback = "0",
+		.fallback_note = "twice the file's tunnels, at least 64",
+		.meaning = "Tunnels at most, those that are added while the gateway runs "
+			   "included."},
 	{.name = "max_routes",
 		.type = SETTING_INTEGER,
 		AT(struct config_gateway, max_routes),
@@ -87,6 +97,7 @@ static const struct setting gateway_rows[] = {
 		.meaning = "Neighbours (next hops with a MAC address) at most."},
 	{.name = "max_clients",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_gateway, max_clients),
 		RANGE(1, 1024),
 		.fallback = "64",
@@ -248,11 +259,13 @@ static const struct setting worker_rows[] = {
 static const struct setting health_rows[] = {
 	{.name = "enabled",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.enabled),
 		.fallback = "true",
 		.meaning = "Whether the tunnel is probed."},
 	{.name = "type",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.type),
 		.choices = health_types,
 		.fallback = "request",
@@ -260,6 +273,7 @@ static const struct setting health_rows[] = {
 			   "far side routes back."},
 	{.name = "direction",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.direction),
 		.choices = health_directions,
 		.fallback = "bidirectional",
@@ -267,12 +281,14 @@ static const struct setting health_rows[] = {
 			   "(`unidirectional`)."},
 	{.name = "rate",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.rate),
 		.choices = health_rates,
 		.fallback = "mid",
 		.meaning = "How often."},
 	{.name = "target",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.target),
 		.fallback_note = "the other address of the interface's block",
 		.meaning = "Address that is probed."},
@@ -286,6 +302,7 @@ static const struct setting tunnel_rows[] = {
 		.meaning = "Name of the tunnel, and of its TUN interface in the kernel."},
 	{.name = "if_id",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, if_id),
 		RANGE(1, UINT32_MAX),
 		.fallback_note = "the tunnel's position in the list, from 1",
@@ -293,17 +310,20 @@ static const struct setting tunnel_rows[] = {
 			   "`if_id_out` of swanctl.conf. No two tunnels have the same."},
 	{.name = "gateway_endpoint",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_NEXT_SA,
 		.required = true,
 		AT(struct config_tunnel, gateway_endpoint),
 		.meaning =
 			"This gateway's outside address, always: an address of an outside port."},
 	{.name = "customer_endpoint",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_NEXT_SA,
 		.required = true,
 		AT(struct config_tunnel, customer_endpoint),
 		.meaning = "The far side's outside address (AWS: \"Outside IP address\")."},
 	{.name = "interface_address",
 		.type = SETTING_INTERFACE_ADDRESS,
+		.effect = CONFIG_LIVE,
 		.required = true,
 		AT(struct config_tunnel, interface_address),
 		.expected = "an address in a /30 or /31 (IPv6: /126 or /127), such as "
@@ -312,6 +332,7 @@ static const struct setting tunnel_rows[] = {
 			   "address of the block."},
 	{.name = "far_side",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, far_side),
 		.choices = far_sides,
 		.fallback = "any",
@@ -319,12 +340,14 @@ static const struct setting tunnel_rows[] = {
 			   "right."},
 	{.name = "replay_protection",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, replay_protection),
 		.fallback = "true",
 		.meaning = "Whether packets that arrive twice are refused. Switch it off only for "
 			   "a far side that numbers one tunnel's packets on several machines."},
 	{.name = "replay_window",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, replay_window),
 		RANGE(32, 65536),
 		.power_of_two = true,
@@ -332,6 +355,7 @@ static const struct setting tunnel_rows[] = {
 		.meaning = "How many packets late a packet may arrive."},
 	{.name = "packets_per_key",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, packets_per_key),
 		RANGE(1024, UINT32_MAX),
 		.fallback = "4294967295",
@@ -339,6 +363,7 @@ static const struct setting tunnel_rows[] = {
 			   "of them it asks to be replaced."},
 	{.name = "mtu",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, mtu),
 		RANGE(68, 9216),
 		.zero = true,
@@ -348,12 +373,14 @@ static const struct setting tunnel_rows[] = {
 			   "address."},
 	{.name = "udp_encapsulation",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, udp_encapsulation),
 		.fallback = "true",
 		.meaning = "Whether the computed MTU leaves room for UDP encapsulation (NAT-T). "
 			   "Whether it is used is decided by each SA."},
 	{.name = "df",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, df),
 		.choices = df_policies,
 		.fallback = "set",
@@ -390,12 +417,14 @@ static const struct setting route_rows[] = {
 		.meaning = "Router on the port's network. With `port` only."},
 	{.name = "priority",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_route, priority),
 		RANGE(0, 1000000000),
 		.fallback = "100",
 		.meaning = "Among routes of one prefix, the lowest number wins."},
 	{.name = "weight",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_route, weight),
 		RANGE(1, 256),
 		.fallback = "1",
@@ -415,6 +444,7 @@ static const struct setting neighbour_rows[] = {
 		.meaning = "Its IP address."},
 	{.name = "mac",
 		.type = SETTING_MAC,
+		.effect = CONFIG_LIVE,
 		.required = true,
 		AT(struct config_neighbour, mac),
 		.meaning = "Its MAC address, which is then never asked for."},
@@ -484,11 +514,38 @@ static void describe_group(const struct setting_group *group, FILE *stream)
 	fputc('\n', stream);
 }
 
+static void effects_write(
+	const struct setting_group *group, enum config_effect effect, FILE *stream)
+{
+	bool any = false;
+	for (unsigned int i = 0; i < group->count; i++) {
+		if (group->settings[i].effect != effect)
+			continue;
+		fprintf(stream, "%s`%s`", any ? ", " : "", group->settings[i].name);
+		any = true;
+	}
+	fputs(any ? " |" : "none |", stream);
+}
+
+// What can be changed while the gateway runs.
+static void describe_effects(const struct setting_group *group, FILE *stream)
+{
+	fprintf(stream, "| `%s` | ", group->title);
+	effects_write(group, CONFIG_LIVE, stream);
+	fputc(' ', stream);
+	effects_write(group, CONFIG_NEXT_SA, stream);
+	fputc('\n', stream);
+}
+
 void config_describe(FILE *stream)
 {
+	static const struct setting_group *const changing[] = {&settings_gateway, &settings_tunnels,
+		&settings_health, &settings_routes, &settings_neighbours};
 	static const struct setting_group *const groups[] = {&settings_root, &settings_gateway,
 		&settings_workers, &settings_ports, &settings_tunnels, &settings_health,
 		&settings_routes, &settings_neighbours};
 	for (unsigned int i = 0; i < COUNT(groups); i++)
 		describe_group(groups[i], stream);
+	for (unsigned int i = 0; i < COUNT(changing); i++)
+		describe_effects(changing[i], stream);
 }

@@ -26,6 +26,17 @@ static bool part_adjacency(
 	return dataplane_adjacency(argument, index, port, next_hop);
 }
 
+static int part_place(void *argument, struct config *next, struct dataplane_error *error)
+{
+	return dataplane_place(argument, next, error);
+}
+
+static int part_apply(void *argument, struct config *next, const struct config_diff *diff,
+	dataplane_tunnel_leaves leaves, void *leaves_argument, struct dataplane_error *error)
+{
+	return dataplane_apply(argument, next, diff, leaves, leaves_argument, error);
+}
+
 struct control_parts control_parts_of(struct dataplane *dataplane)
 {
 	return (struct control_parts){
@@ -40,5 +51,7 @@ struct control_parts control_parts_of(struct dataplane *dataplane)
 		.route_add = part_route_add,
 		.route_delete = part_route_delete,
 		.adjacency = part_adjacency,
+		.place = part_place,
+		.apply = part_apply,
 	};
 }

@@ -88,7 +88,8 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		send_peer_moved(control, event);
 		break;
 	case DATAPLANE_NO_SA:
-		if (event->tunnel >= tunnel_count(control->parts.tunnels))
+		if (event->tunnel >= tunnel_count(control->parts.tunnels) ||
+			tunnel_get(control->parts.tunnels, event->tunnel)->config == NULL)
 			break;
 		members = json_object();
 		json_put_text(members, "tunnel",

@@ -221,7 +221,7 @@ static json_t *tunnels_json(const struct control *control, enum drop_reason reas
 				 json_object_size(tunnels) < DROP_TUNNELS_MAX;
 		i++) {
 		uint64_t count = tunnel_drops(control->parts.telemetry, i, reason);
-		if (count != 0)
+		if (count != 0 && config_is_tunnel(&control->parts.config->tunnels[i]))
 			json_put_number(tunnels, control->parts.config->tunnels[i].name, count);
 	}
 	return tunnels;

@@ -205,8 +205,17 @@ struct worker {
 
 struct underlay_route;
 
+// The far sides' outside addresses: a hash table that is never changed once workers can see it.
+struct far_ends {
+	uint32_t mask;
+	struct packet_address addresses[]; // family 0: free; at least half of them are
+};
+
 struct dataplane {
+	// Workers read only what is the same for as long as the gateway runs: control puts another
+	// configuration in its place (tunnels.c).
 	const struct config *config;
+	_Atomic(const struct far_ends *) far_ends;
 	struct reclaim *reclaim;
 	struct telemetry *telemetry;
 	struct route_table *routes;
@@ -218,6 +227,8 @@ struct dataplane {
 	_Atomic bool stopping;
 	struct share_board board;
 	// Control's.
+	struct config *owned;             // the configuration, unless it is the caller's first one
+	bool *retiring;                   // [tunnel] was removed, and a worker may still know of it
 	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
 	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
@@ -227,7 +238,8 @@ struct dataplane {
 	bool underlay_incomplete; // a route by an outside port found no room in the table
 	bool reinstall;           // links changed: the kernel may have lost routes of ours
 	struct host *host;
-	struct host_interface *tuns; // [tunnel]
+	unsigned int tun_room;
+	struct host_interface *tuns; // [tunnel]; index 0: there is none
 	struct event **tun_events;
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
@@ -357,8 +369,12 @@ uint32_t neighbour_find(
 	const struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac);
-void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
+// False when the table is full.
+bool neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac);
+// The kernel is asked from now on.
+void neighbour_unset_static(
+	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_connected(
 	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_wanted(struct dataplane *dataplane, uint32_t adjacency);
@@ -374,7 +390,8 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-void path_delete_origin(struct dataplane *dataplane, enum route_origin origin);
+// All paths to a target, whoever added them.
+void path_delete_target(struct dataplane *dataplane, const struct route_target *target);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);
@@ -393,6 +410,30 @@ int host_path_start(struct dataplane *dataplane, struct dataplane_error *error);
 void host_path_drain(struct dataplane *dataplane);
 void host_path_stop(struct dataplane *dataplane);
 void host_path_close(struct dataplane *dataplane);
+// A tunnel's TUN, read from if the host path runs. -1 with *error set and nothing left behind.
+int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct host_error *error);
+// `remove`: from the kernel too.
+void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+// tunnels.c: tunnels that come, change and go
+int tunnels_create(struct dataplane *dataplane, struct dataplane_error *error);
+void tunnels_destroy(struct dataplane *dataplane);
+// NULL without memory.
+struct far_ends *far_ends_create(const struct config *config);
+// Worker.
+bool far_ends_have(const struct dataplane *dataplane, const struct packet_address *address);
+// What dataplane_create does for the tunnels of the configuration, too.
+int tunnel_add_own_routes(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct dataplane_error *error);
+
+// dataplane.c: static neighbours of the configuration
+int dataplane_neighbour_set(struct dataplane *dataplane, const struct config_neighbour *neighbour,
+	struct dataplane_error *error);
+void dataplane_neighbour_remove(
+	struct dataplane *dataplane, const struct config_neighbour *neighbour);
+int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *address,
+	uint8_t length, uint32_t kind, uint32_t index);
+
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 
