@@ -73,6 +73,7 @@ static const struct column route_columns[] = {
 	{"NEXT HOP", "next_hop", COLUMN_TEXT},
 	{"ORIGIN", "origin", COLUMN_TEXT},
 	{"PRIORITY", "priority", COLUMN_COUNT},
+	{"PENALTY", "penalty", COLUMN_COUNT},
 	{"WEIGHT", "weight", COLUMN_COUNT},
 	{"BEST", "best", COLUMN_YES},
 	{0},

@@ -15,7 +15,7 @@ static inline struct route_target resolve(
 {
 	uint32_t group = entry & ROUTE_ENTRY_NUMBER;
 	group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
-	return table->groups.groups[group].first;
+	return route_choice_read(&table->groups.choices[group]);
 }
 
 // False when the default route changed since `seen` was read, so that an empty entry and the

@@ -46,6 +46,7 @@ static int tear_down(void **state)
 	assert_int_equal(route_count(table), 0);
 	assert_int_equal(table->nodes.pool.free, table->nodes.pool.capacity);
 	assert_int_equal(table->groups.pool.free, table->groups.pool.capacity);
+	assert_null(table->groups.vias);
 	route_table_destroy(table);
 	reclaim_destroy(reclaim);
 	return 0;
@@ -219,6 +220,117 @@ static void test_equal_sets_of_paths_share_a_group(void **state)
 	assert_int_equal(look_up("11.0.0.1"), 1);
 }
 
+struct walk {
+	char text[512];
+	unsigned int stop;
+};
+
+static bool note(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	struct walk *walk = argument;
+	char text[PACKET_PREFIX_TEXT];
+	size_t used = strlen(walk->text);
+	snprintf(walk->text + used, sizeof(walk->text) - used, "%s %u%s;",
+		packet_prefix_format(prefix, text), path->target.index, best ? "*" : "");
+	return --walk->stop > 0;
+}
+
+static int set_penalty(uint32_t tunnel, uint32_t penalty)
+{
+	struct route_target target = {ROUTE_TUNNEL, tunnel};
+	int result = route_set_penalty(table, &target, penalty);
+	assert_int_equal(route_penalty(table, &target), penalty);
+	return result;
+}
+
+static void add_two_tunnels(const char *prefix)
+{
+	add(prefix, 1);
+	struct route_path standby = path_to(2);
+	standby.priority = 200;
+	add_path(prefix, standby);
+}
+
+// Cloudflare's example: 100 becomes 1,000,100, then 500,100, then 100 again, beside a standby of
+// 200.
+static void test_a_penalty_moves_traffic_to_the_standby(void **state)
+{
+	(void)state;
+	add_two_tunnels("192.168.192.0/26");
+	add_two_tunnels("0.0.0.0/0");
+	static const struct {
+		uint32_t tunnel, penalty, used;
+	} steps[] = {
+		{1, ROUTE_PENALTY_DOWN, 2},
+		{1, ROUTE_PENALTY_DEGRADED, 2},
+		{2, ROUTE_PENALTY_DEGRADED, 1}, // both the same: the priorities decide
+		{2, ROUTE_PENALTY_DOWN, 1},
+		{1, ROUTE_PENALTY_DOWN, 1},
+		{2, ROUTE_PENALTY_DEGRADED, 2}, // the best of those that are unhealthy
+		{2, 0, 2},
+		{1, 0, 1},
+		{1, 100, 1}, // 200 both: the first
+		{1, 101, 2},
+		{1, 0, 1},
+		{7, ROUTE_PENALTY_DOWN, 1}, // no path leads there
+		{7, 0, 1},
+	};
+	uint32_t before = 1;
+	for (unsigned int i = 0; i < RTE_DIM(steps); i++) {
+		uint64_t generation = route_generation(table);
+		assert_int_equal(set_penalty(steps[i].tunnel, steps[i].penalty), 0);
+		assert_int_equal(look_up("192.168.192.1"), steps[i].used);
+		assert_int_equal(look_up("192.0.2.1"), steps[i].used);
+		assert_int_equal(route_generation(table) != generation, steps[i].used != before);
+		before = steps[i].used;
+	}
+}
+
+static void test_a_penalty_stays_with_the_target(void **state)
+{
+	(void)state;
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DOWN), 0);
+	add_two_tunnels("10.0.0.0/8");
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(delete ("10.0.0.0/8", 2, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("10.0.0.1"), 1); // never removed
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	add_two_tunnels("10.0.0.0/8");
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	struct route_path worst = path_to(2);
+	worst.priority = UINT32_MAX - 5;
+	add_path("11.0.0.0/8", worst);
+	worst.target.index = 1;
+	add_path("11.0.0.0/8", worst); // its sum is over what 32 bits hold
+	assert_int_equal(look_up("11.0.0.1"), 2);
+	assert_int_equal(set_penalty(1, 0), 0);
+	assert_int_equal(look_up("10.0.0.1"), 1);
+	assert_int_equal(look_up("11.0.0.1"), 1);
+	struct walk walk = {.stop = 100};
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DEGRADED), 0);
+	route_walk(table, note, &walk);
+	assert_string_equal(walk.text, "10.0.0.0/8 1;10.0.0.0/8 2*;11.0.0.0/8 1;11.0.0.0/8 2*;");
+	assert_int_equal(set_penalty(1, 0), 0);
+}
+
+static void test_a_penalty_changes_one_group_for_all_its_prefixes(void **state)
+{
+	(void)state;
+	uint32_t before = table->groups.pool.free;
+	for (unsigned int i = 0; i < 250; i++) {
+		char text[PACKET_PREFIX_TEXT];
+		snprintf(text, sizeof(text), "10.%u.0.0/16", i);
+		add_two_tunnels(text);
+	}
+	assert_int_equal(before - table->groups.pool.free, 1);
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DOWN), 0);
+	assert_int_equal(before - table->groups.pool.free, 1);
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(look_up("10.249.0.1"), 2);
+	assert_int_equal(set_penalty(1, 0), 0);
+}
+
 static void assert_invalid(const char *prefix, struct route_path path)
 {
 	struct packet_prefix parsed = prefix_of(prefix);
@@ -282,22 +394,6 @@ static void test_paths_go_by_origin_and_by_target(void **state)
 	assert_int_equal(route_count(table), 0);
 }
 
-struct walk {
-	char text[512];
-	unsigned int stop;
-};
-
-static bool note(const struct packet_prefix *prefix, const struct route_path *path, bool best,
-	void *argument)
-{
-	struct walk *walk = argument;
-	char text[PACKET_PREFIX_TEXT];
-	size_t used = strlen(walk->text);
-	snprintf(walk->text + used, sizeof(walk->text) - used, "%s %u%s;",
-		packet_prefix_format(prefix, text), path->target.index, best ? "*" : "");
-	return --walk->stop > 0;
-}
-
 static void test_walk_goes_in_order(void **state)
 {
 	(void)state;
@@ -313,7 +409,7 @@ static void test_walk_goes_in_order(void **state)
 	add("10.0.0.0/8", 8);
 	struct walk walk = {.stop = 100};
 	route_walk(table, note, &walk);
-	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;10.0.0.0/8 9;10.0.0.0/8 8*;"
+	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;10.0.0.0/8 8*;10.0.0.0/8 9;"
 				       "10.0.0.0/16 3*;192.0.2.0/24 4*;::/0 5*;2001:db8::/32 6*;");
 	walk = (struct walk){.stop = 2};
 	route_walk(table, note, &walk);
@@ -728,6 +824,9 @@ int main(void)
 		TEST(test_priority_then_origin_decide),
 		TEST(test_generation_tells_when_lookups_change),
 		TEST(test_equal_sets_of_paths_share_a_group),
+		TEST(test_a_penalty_moves_traffic_to_the_standby),
+		TEST(test_a_penalty_stays_with_the_target),
+		TEST(test_a_penalty_changes_one_group_for_all_its_prefixes),
 		TEST(test_bad_paths_are_refused),
 		TEST(test_paths_go_by_origin_and_by_target),
 		TEST(test_walk_goes_in_order),
