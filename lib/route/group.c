@@ -17,6 +17,7 @@ _Static_assert(sizeof(struct route_path) == 20, "paths are hashed and compared a
 int route_groups_create(struct route_groups *groups, uint32_t count, struct reclaim *reclaim)
 {
 	uint32_t buckets = rte_align32pow2(count);
+	groups->reclaim = reclaim;
 	groups->bucket_mask = buckets - 1;
 	groups->buckets = calloc(buckets, sizeof(*groups->buckets));
 	groups->groups = calloc((size_t)count + 1, sizeof(*groups->groups));
@@ -30,8 +31,12 @@ int route_groups_create(struct route_groups *groups, uint32_t count, struct recl
 
 void route_groups_destroy(struct route_groups *groups)
 {
-	for (uint32_t i = 1; groups->groups != NULL && i <= groups->pool.capacity; i++)
+	for (uint32_t i = 1; groups->groups != NULL && i <= groups->pool.capacity; i++) {
+		if (groups->groups[i].paths == NULL) // the shares are gone, or will be
+			continue;
 		free(groups->groups[i].paths);
+		free(atomic_load(&groups->groups[i].shares));
+	}
 	tdestroy(groups->vias, free);
 	rte_free(groups->choices);
 	free(groups->groups);
@@ -121,15 +126,22 @@ static uint64_t rank_of(const struct route_group *group, uint32_t path)
 	return RTE_MIN(priority, UINT32_MAX) << 32 | group->paths[path].origin;
 }
 
+static bool can_share(const struct route_target *a, const struct route_target *b)
+{
+	return a->kind == b->kind && (a->kind == ROUTE_TUNNEL || a->kind == ROUTE_ADJACENCY);
+}
+
 unsigned int route_group_best(const struct route_group *group, uint8_t *best)
 {
 	uint64_t lowest = UINT64_MAX;
 	unsigned int count = 0;
+	// In order of kind and index, so the first of a rank is the one that is used at any rate.
 	for (uint32_t i = 0; i < group->count; i++) {
 		uint64_t rank = rank_of(group, i);
 		if (rank < lowest)
 			count = 0;
-		if (rank > lowest)
+		else if (rank > lowest || count == ROUTE_SHARES_MAX ||
+			 !can_share(&group->paths[best[0]].target, &group->paths[i].target))
 			continue;
 		lowest = rank;
 		best[count++] = (uint8_t)i;
@@ -137,21 +149,60 @@ unsigned int route_group_best(const struct route_group *group, uint8_t *best)
 	return count;
 }
 
-static uint64_t choice_of(const struct route_target *target)
+static uint64_t choice_of(uint32_t kind, uint32_t index)
 {
-	return (uint64_t)target->index << 32 | target->kind;
+	return (uint64_t)index << 32 | kind;
 }
 
-// Makes the workers see the group's best path. Returns whether that is another one.
-static bool choose(struct route_groups *groups, uint32_t number)
+static unsigned int list_shares(const struct route_group *group, struct route_share *shares)
 {
-	const struct route_group *group = &groups->groups[number];
-	uint8_t best[ROUTE_PATHS_MAX];
-	route_group_best(group, best);
-	uint64_t choice = choice_of(&group->paths[best[0]].target);
+	uint8_t best[ROUTE_SHARES_MAX];
+	unsigned int count = route_group_best(group, best);
+	for (unsigned int i = 0; i < count; i++)
+		shares[i] = (struct route_share){
+			group->paths[best[i]].target, group->paths[best[i]].weight};
+	return count;
+}
+
+// Makes the group's shares these. -ENOMEM with nothing changed.
+static int set_shares(struct route_groups *groups, struct route_group *group,
+	const struct route_share *shares, unsigned int count)
+{
+	struct route_shares *old = atomic_load_explicit(&group->shares, memory_order_relaxed);
+	struct route_shares *created = route_shares_create(shares, count);
+	if (created == NULL)
+		return -ENOMEM;
+	atomic_store_explicit(&group->shares, created, memory_order_release);
+	if (old != NULL)
+		reclaim_defer(groups->reclaim, free, old);
+	return 0;
+}
+
+// Makes the workers see the group's best paths. Sets *changed, or leaves it, when they are others.
+// On -ENOMEM the first of those that should share is used.
+//
+// A worker may have read that the group is shared just before it is not any more, or is by others.
+// It gets an answer from before or after the change all the same: old shares stay until others take
+// their place, and are freed after its quiescent period.
+static int choose(struct route_groups *groups, uint32_t number, bool *changed)
+{
+	struct route_group *group = &groups->groups[number];
+	struct route_share shares[ROUTE_SHARES_MAX];
+	unsigned int count = list_shares(group, shares);
 	uint64_t before = atomic_load_explicit(&groups->choices[number], memory_order_relaxed);
+	uint64_t choice = choice_of(shares[0].target.kind, shares[0].target.index);
+	int result = 0;
+	if (count > 1) {
+		if (!route_shares_are(group->shares, shares, count)) {
+			result = set_shares(groups, group, shares, count);
+			*changed = true;
+		}
+		if (result == 0)
+			choice = choice_of(shares[0].target.kind | ROUTE_SHARED, number);
+	}
+	*changed |= choice != before;
 	atomic_store_explicit(&groups->choices[number], choice, memory_order_release);
-	return choice != before;
+	return result;
 }
 
 uint32_t route_groups_penalty(const struct route_groups *groups, const struct route_target *target)
@@ -165,20 +216,26 @@ int route_groups_set_penalty(struct route_groups *groups, const struct route_tar
 {
 	struct route_via *via = get_via(groups, target);
 	struct route_link *link;
+	int result = 0;
 	*changed = false;
 	if (via == NULL)
 		return -ENOMEM;
 	via->penalty = penalty;
 	LIST_FOREACH (link, &via->links, next)
-		*changed |= choose(groups, link->group);
+		if (choose(groups, link->group, changed) != 0)
+			result = -ENOMEM;
 	drop_unused_via(groups, via);
-	return 0;
+	return result;
 }
 
 bool route_groups_agree(const struct route_groups *groups, uint32_t one, uint32_t other)
 {
-	return atomic_load_explicit(&groups->choices[one], memory_order_relaxed) ==
-	       atomic_load_explicit(&groups->choices[other], memory_order_relaxed);
+	struct route_share shares[ROUTE_SHARES_MAX], others[ROUTE_SHARES_MAX];
+	if (one == ROUTE_GROUP_NONE || other == ROUTE_GROUP_NONE)
+		return one == other;
+	unsigned int count = list_shares(&groups->groups[one], shares);
+	return count == list_shares(&groups->groups[other], others) &&
+	       memcmp(shares, others, count * sizeof(*shares)) == 0;
 }
 
 // ---- Groups ----
@@ -216,16 +273,17 @@ static int create_group(struct route_groups *groups, const struct route_path *pa
 	if (!fill_group(&created, paths, count))
 		return -ENOMEM;
 	*number = route_pool_take(&groups->pool) + 1;
-	struct route_group *group = &groups->groups[*number];
-	*group = created;
-	if (!link_paths(groups, group, *number)) {
-		free(group->paths);
-		group->paths = NULL;
-		route_pool_give(&groups->pool, *number - 1);
-		return -ENOMEM;
+	groups->groups[*number] = created;
+	bool changed = false;
+	if (link_paths(groups, &groups->groups[*number], *number)) {
+		if (choose(groups, *number, &changed) == 0)
+			return 0;
+		unlink_paths(groups, groups->groups[*number].links, count);
 	}
-	choose(groups, *number);
-	return 0;
+	free(created.paths);
+	groups->groups[*number].paths = NULL;
+	route_pool_give(&groups->pool, *number - 1);
+	return -ENOMEM;
 }
 
 int route_group_acquire(
@@ -259,7 +317,10 @@ void route_group_release(struct route_groups *groups, uint32_t number)
 	while (*link != number)
 		link = &groups->groups[*link].next;
 	*link = group->next;
-	// Workers may read the choice until the pool hands the number out again.
+	// Workers may read choice and shares until the pool hands the number out again.
+	struct route_shares *shares = atomic_load_explicit(&group->shares, memory_order_relaxed);
+	if (shares != NULL)
+		reclaim_defer(groups->reclaim, free, shares);
 	unlink_paths(groups, group->links, group->count);
 	free(group->paths);
 	group->paths = NULL;

@@ -5,6 +5,9 @@
 // of its paths are used is decided once for all of them. So a target's new penalty costs a look at
 // each group that has a path to it, however many prefixes there are, and one store for those whose
 // choice changes.
+//
+// A worker that is held up between a trie's entry and the group it names may find a choice there
+// that the group has made since the address left it: by the paths of then and the penalties of now.
 
 #pragma once
 
@@ -14,6 +17,7 @@
 
 #include "pool.h"
 #include "route/route.h"
+#include "shares.h"
 
 #define ROUTE_GROUP_NONE 0 // the group of what has no route
 #define ROUTE_PATHS_MAX  256
@@ -32,6 +36,9 @@ struct route_link {
 };
 
 struct route_group {
+	// Read by workers when the choice is shared; else left from when it last was, or NULL.
+	_Atomic(struct route_shares *) shares;
+	// Control's.
 	uint32_t references; // prefixes
 	uint32_t next;       // in its bucket
 	uint32_t count;
@@ -43,11 +50,12 @@ struct route_group {
 typedef _Atomic uint64_t route_choice;
 
 struct route_groups {
-	route_choice *choices; // [number]; what a lookup gives, read by workers
-	// Control's.
+	route_choice *choices;      // [number]; what a lookup gives, read by workers
 	struct route_group *groups; // [number]
-	struct route_pool pool;     // of numbers less one: 0 is ROUTE_GROUP_NONE
-	uint32_t *buckets;          // by paths; first number or 0
+	// Control's.
+	struct reclaim *reclaim;
+	struct route_pool pool; // of numbers less one: 0 is ROUTE_GROUP_NONE
+	uint32_t *buckets;      // by paths; first number or 0
 	uint32_t bucket_mask;
 	void *vias; // tsearch(3) tree of struct route_via
 };
@@ -63,12 +71,12 @@ int route_group_acquire(
 void route_group_release(struct route_groups *groups, uint32_t number);
 
 // Control. Which of a group's paths are used now: sets best[0] and those that follow to indexes of
-// its paths, and returns how many.
+// its paths, and returns how many, ROUTE_SHARES_MAX at most.
 unsigned int route_group_best(const struct route_group *group, uint8_t *best);
 // Control. What is added to the priorities of paths to this target.
 uint32_t route_groups_penalty(const struct route_groups *groups, const struct route_target *target);
 // Control. Sets that, and brings every group's choice in line with it. Sets *changed when a lookup
-// may give another result. 0 or -ENOMEM with nothing changed.
+// may give another result. 0 or -ENOMEM: some that should share don't.
 int route_groups_set_penalty(struct route_groups *groups, const struct route_target *target,
 	uint32_t penalty, bool *changed);
 // Control. Whether the two groups give the same results. One may be ROUTE_GROUP_NONE.

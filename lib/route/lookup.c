@@ -91,3 +91,21 @@ void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[1
 			targets[i] = resolve(table, seen, entries[i]);
 	} while (unlikely(!default_is(table, ROUTE_IPV6, seen)));
 }
+
+static const struct route_shares *shares_of(
+	const struct route_table *table, struct route_target shared)
+{
+	return atomic_load_explicit(
+		&table->groups.groups[shared.index].shares, memory_order_acquire);
+}
+
+struct route_target route_shared_first(const struct route_table *table, struct route_target shared)
+{
+	return shares_of(table, shared)->targets[0];
+}
+
+struct route_target route_choose(
+	const struct route_table *table, struct route_target shared, uint32_t hash)
+{
+	return route_shares_get(shares_of(table, shared), hash);
+}

@@ -379,7 +379,7 @@ static bool walk_paths(const struct route_table *table, const struct route_prefi
 	route_each each, void *argument)
 {
 	const struct route_group *group = group_of(table, prefix);
-	uint8_t best[ROUTE_PATHS_MAX];
+	uint8_t best[ROUTE_SHARES_MAX];
 	unsigned int used = route_group_best(group, best);
 	bool go_on = true;
 	for (unsigned int i = 0, next = 0; i < group->count && go_on; i++) {
@@ -410,12 +410,10 @@ static struct route_target lookup_prefix(const struct route_table *table,
 	return route_choice_read(&table->groups.choices[found->group]);
 }
 
-struct route_target route_lookup(const struct route_table *table,
+static struct route_target lookup_any(const struct route_table *table,
 	const struct packet_address *address, struct packet_prefix *prefix)
 {
 	struct route_target target;
-	if (address->family != 4 && address->family != 6)
-		return (struct route_target){ROUTE_NONE, 0};
 	if (prefix != NULL)
 		return lookup_prefix(table, address, prefix);
 	if (address->family == 4) {
@@ -425,4 +423,13 @@ struct route_target route_lookup(const struct route_table *table,
 		route_lookup6(table, &address->bytes, &target, 1);
 	}
 	return target;
+}
+
+struct route_target route_lookup(const struct route_table *table,
+	const struct packet_address *address, struct packet_prefix *prefix)
+{
+	if (address->family != 4 && address->family != 6)
+		return (struct route_target){ROUTE_NONE, 0};
+	struct route_target target = lookup_any(table, address, prefix);
+	return target.kind & ROUTE_SHARED ? route_shared_first(table, target) : target;
 }
