@@ -73,6 +73,7 @@ static const struct column route_columns[] = {
 	{"NEXT HOP", "next_hop", COLUMN_TEXT},
 	{"ORIGIN", "origin", COLUMN_TEXT},
 	{"PRIORITY", "priority", COLUMN_COUNT},
+	{"PENALTY", "penalty", COLUMN_COUNT},
 	{"WEIGHT", "weight", COLUMN_COUNT},
 	{"BEST", "best", COLUMN_YES},
 	{0},
@@ -270,8 +271,9 @@ const struct command commands[] = {
 		.method = "route.add",
 		.summary = "route a prefix to a tunnel or to a port",
 		.details =
-			"The longest prefix wins, then the lowest priority. Such a route is gone "
-			"after a restart; permanent ones belong into the configuration.",
+			"The longest prefix wins, then the lowest priority; routes of equal "
+			"priority share the flows by weight. Such a route is gone after a restart; "
+			"permanent ones belong into the configuration.",
 		.arguments = {PREFIX,
 			{.name = "--tunnel",
 				.value = "NAME",
@@ -289,7 +291,7 @@ const struct command commands[] = {
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,
 				.parameter = "weight",
-				.help = "1 to 256; by default 1"}},
+				.help = "1 to 256; by default 1: share of the flows"}},
 		.either = {"--tunnel", "--port"},
 		.print = print_nothing,
 		.examples = "  espctl route add 192.168.192.0/26 --tunnel tunnel01 --priority 100\n"

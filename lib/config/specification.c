@@ -428,7 +428,7 @@ static const struct setting route_rows[] = {
 		AT(struct config_route, weight),
 		RANGE(1, 256),
 		.fallback = "1",
-		.meaning = "Share of the traffic among routes of one priority."},
+		.meaning = "Share of the flows among routes of equal priority."},
 };
 
 static const struct setting neighbour_rows[] = {

@@ -261,3 +261,9 @@ static inline bool packet_ip_view(const uint8_t *data, uint32_t length, struct p
 	view->is_first = (fragment & RTE_IPV4_HDR_OFFSET_MASK) == 0;
 	return true;
 }
+
+// Of the flow that a checked IP packet of `length` bytes belongs to: of its addresses and, where it
+// is TCP or UDP, of its ports. All fragments of a packet have the same hash, because no ports are
+// taken from the first either; it may be another one than whole packets of their flow have. All
+// bits are equally good.
+uint32_t packet_flow_hash(const uint8_t *ip, uint32_t length);

@@ -1680,6 +1680,8 @@ static void test_routes(void **state)
 	call_done(gateway, fd, "route.add",
 		"{\"prefix\":\"0.0.0.0/0\",\"port\":\"wan\",\"next_hop\":\"203.0.113.254\"}");
 	call_done(gateway, fd, "route.add", "{\"prefix\":\"2001:db8::/32\",\"port\":\"lan\"}");
+	struct route_target unhealthy = {ROUTE_TUNNEL, 0};
+	assert_int_equal(route_set_penalty(gateway->world.routes, &unhealthy, 500000), 0);
 	json_t *result = call(gateway, fd, "route.list", "{\"limit\":2}");
 	assert_string_equal(text_of(result, "next"), "192.168.192.0/26");
 	const json_t *list = json_object_get(result, "routes");
@@ -1687,12 +1689,14 @@ static void test_routes(void **state)
 	char *dumped = json_dumps(list, JSON_COMPACT);
 	assert_string_equal(dumped,
 		"[{\"prefix\":\"0.0.0.0/0\",\"kind\":\"port\",\"port\":\"wan\",\"next_hop\":"
-		"\"203.0.113.254\",\"origin\":\"agent\",\"priority\":100,\"weight\":1,"
-		"\"best\":true},"
+		"\"203.0.113.254\",\"origin\":\"agent\",\"priority\":100,\"penalty\":0,"
+		"\"effective_priority\":100,\"weight\":1,\"best\":true},"
 		"{\"prefix\":\"192.168.192.0/26\",\"kind\":\"tunnel\",\"tunnel\":\"tunnel01\","
-		"\"origin\":\"agent\",\"priority\":100,\"weight\":1,\"best\":true},"
+		"\"origin\":\"agent\",\"priority\":100,\"penalty\":500000,"
+		"\"effective_priority\":500100,\"weight\":1,\"best\":false},"
 		"{\"prefix\":\"192.168.192.0/26\",\"kind\":\"tunnel\",\"tunnel\":\"tunnel02\","
-		"\"origin\":\"agent\",\"priority\":200,\"weight\":1,\"best\":false}]");
+		"\"origin\":\"agent\",\"priority\":200,\"penalty\":0,"
+		"\"effective_priority\":200,\"weight\":1,\"best\":true}]");
 	control_free(dumped);
 	json_decref(result);
 	result = call(gateway, fd, "route.list", "{\"after\":\"192.168.192.0/26\"}");
