@@ -42,19 +42,21 @@ static void say_ready(const struct config *config)
 // What passed, for the journal.
 static void say_totals(struct dataplane *dataplane)
 {
-	uint64_t received = 0, forwarded = 0, to_host = 0, held = 0;
+	uint64_t received = 0, forwarded = 0, to_host = 0, joined = 0, held = 0;
 	for (unsigned int i = 0; i < TELEMETRY_SOURCES; i++) {
 		struct telemetry_source sum;
 		telemetry_sum_source(dataplane_telemetry(dataplane), i, &sum);
 		received += sum.received;
 		forwarded += sum.forwarded;
 		to_host += sum.to_host;
+		joined += sum.joined;
 		held += telemetry_source_held(&sum);
 	}
 	fprintf(stderr,
-		"espgw: stopped: received %lu, forwarded %lu, to host %lu, dropped %lu, "
-		"unaccounted %lu packets\n",
-		received, forwarded, to_host, received - forwarded - to_host - held, held);
+		"espgw: stopped: received %lu, forwarded %lu, to host %lu, joined %lu, dropped "
+		"%lu, unaccounted %lu packets\n",
+		received, forwarded, to_host, joined,
+		received - forwarded - to_host - joined - held, held);
 }
 
 static void on_reload(evutil_socket_t signal, short events, void *control)

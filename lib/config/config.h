@@ -51,6 +51,9 @@ struct config_gateway {
 	uint32_t host_rate;      // packets a second to the host at most; default 10000
 	uint32_t buffers;        // packet buffers; 0 = computed from queues
 	uint32_t buffer_size;    // data room of one buffer in bytes; 0 = computed from the MTUs
+
+	// ESP in fragments: packets that a worker puts together at once; default 256, and 2000.
+	uint32_t reassembly_packets, reassembly_timeout_ms;
 };
 
 // ports = ( { ... }, ... )

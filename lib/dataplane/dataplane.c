@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <rte_cycles.h>
@@ -88,12 +89,15 @@ static int choose_crypto(struct dataplane *dataplane, struct dataplane_error *er
 
 static int create_workers(struct dataplane *dataplane, struct dataplane_error *error)
 {
+	if (getrandom(dataplane->fragment_keys, sizeof(dataplane->fragment_keys), 0) !=
+		sizeof(dataplane->fragment_keys))
+		return dataplane_fail(error, "no random numbers");
 	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
 		struct worker *worker = create_worker(dataplane, i);
 		dataplane->workers[i] = worker;
 		if (worker == NULL || worker->esp == NULL || worker->to_host == NULL ||
 			worker->from_host == NULL || worker->events == NULL ||
-			!share_create(worker))
+			!share_create(worker) || !fragments_create(worker))
 			return dataplane_fail(error,
 				"worker %u: no memory, or a CPU without AES-NI and PCLMULQDQ", i);
 	}
@@ -108,6 +112,7 @@ static void destroy_workers(struct dataplane *dataplane)
 			continue;
 		esp_context_destroy(worker->esp);
 		rte_free(worker->share);
+		fragments_destroy(worker);
 		rte_ring_free(worker->to_host);
 		rte_ring_free(worker->from_host);
 		rte_ring_free(worker->events);
@@ -266,6 +271,8 @@ static void stop_workers(struct dataplane *dataplane)
 			host_path_drain(dataplane);
 	for (unsigned int i = 0; i < dataplane->worker_count; i++)
 		drop_held(dataplane, dataplane->workers[i]->from_host);
+	for (unsigned int i = 0; i < dataplane->worker_count; i++)
+		fragments_stop(dataplane->workers[i]);
 }
 
 void dataplane_stop(struct dataplane *dataplane)

@@ -8,7 +8,8 @@
 //                           └─ for the host ─ punt.c                           │
 //   host_path.c (control) ─ ring ─ inject.c (worker) ──────────────────────────┘
 //
-// share.c lets other workers run bursts of a queue whose worker does not keep up.
+// share.c lets other workers run bursts of a queue whose worker does not keep up. fragments.c puts
+// ESP together that came in fragments, and receive.c takes it up again.
 //
 // Each step takes a burst and hands on bursts; what it refuses ends in worker_drop under a reason.
 
@@ -26,6 +27,7 @@
 
 #include "dataplane/dataplane.h"
 #include "host/host.h"
+#include "reassembly.h"
 #include "share.h"
 
 #define BURST_MAX       ESP_BURST_MAX
@@ -191,6 +193,8 @@ struct worker {
 	struct stage_clock stages; // also the ESP context's
 	struct share *share;       // NULL = off
 	struct rte_ring *to_host, *from_host, *events;
+	struct rte_ring *fragments; // that other workers received; NULL = there are none
+	struct reassembly *reassembly;
 	struct punt_bucket punt;
 	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again
 	uint64_t event_interval;                 // TSC
@@ -226,6 +230,7 @@ struct dataplane {
 	struct worker *workers[CONFIG_WORKERS];
 	_Atomic bool stopping;
 	struct share_board board;
+	uint64_t fragment_keys[REASSEMBLY_WORDS]; // random; never change
 	// Control's.
 	struct config *owned;             // the configuration, unless it is the caller's first one
 	bool *retiring;                   // [tunnel] was removed, and a worker may still know of it
@@ -257,6 +262,19 @@ struct dataplane {
 // worker->output and drops in worker->free_packets.
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count);
+// The same for a frame that was put together of fragments: these are counted as received already.
+void receive_whole(struct worker *worker, const struct port *port, struct rte_mbuf *frame);
+// fragments.c: a fragment, from its Ethernet header to the end of its IP packet, that may be of
+// ESP. Returns the whole frame that it completes, or NULL.
+struct rte_mbuf *fragment_take(
+	struct worker *worker, const struct port *port, struct rte_mbuf *frame);
+// Those that other workers handed over. Returns how many; sends what becomes of them.
+unsigned int fragments_receive(struct worker *worker);
+void fragments_expire(struct worker *worker);
+// Control. `fragments_stop` when all workers have ended: drops what is left.
+bool fragments_create(struct worker *worker); // false when there is no memory
+void fragments_stop(struct worker *worker);
+void fragments_destroy(struct worker *worker);
 // decapsulate.c: data starts at the SPI and holds ESP_HEADER_SIZE bytes at least; the outer header
 // stands before it. Changes `outer`.
 void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,

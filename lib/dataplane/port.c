@@ -86,6 +86,8 @@ static uint32_t buffers_needed(const struct config *config)
 		count += port->rx_queues * port->rx_descriptors;
 		count += port->tx_queues * port->tx_descriptors;
 	}
+	count += config->worker_count * REASSEMBLY_MEAN_FRAGMENTS *
+		 config->gateway.reassembly_packets;
 	return count + config->worker_count * (2 * HOST_RING_SIZE + 1024);
 }
 

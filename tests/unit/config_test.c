@@ -139,6 +139,8 @@ static void test_defaults(void **state)
 	assert_int_equal(gateway->max_neighbours, 1024);
 	assert_int_equal(gateway->max_clients, 64);
 	assert_int_equal(gateway->host_rate, 10000);
+	assert_int_equal(gateway->reassembly_packets, 256);
+	assert_int_equal(gateway->reassembly_timeout_ms, 2000);
 	assert_int_equal(gateway->buffers, 0);
 	assert_int_equal(gateway->buffer_size, 0);
 	assert_int_equal(config->control_core, -1);
@@ -302,8 +304,8 @@ static void test_unknown_missing_and_mistyped_settings(void **state)
 			"1: gateway.MTU = 1: unknown setting; known here are name, "
 			"control_socket, control_socket_mode, run_directory, state_directory, "
 			"log_level, hugepages, memory_mb, max_sas, max_tunnels, max_routes, "
-			"max_neighbours, "
-			"max_clients, host_rate, buffers, buffer_size"},
+			"max_neighbours, max_clients, host_rate, reassembly_packets, "
+			"reassembly_timeout_ms, buffers, buffer_size"},
 		{"gateway = {", "gatewy = {",
 			"1: gatewy = { ... }: unknown setting; did you mean \"gateway\"?"},
 		{"workers = { cores = [ 0 ]; };", "",
