@@ -24,6 +24,9 @@ enum config_side { CONFIG_SIDE_INSIDE, CONFIG_SIDE_OUTSIDE };
 enum config_far_side { CONFIG_FAR_SIDE_ANY, CONFIG_FAR_SIDE_AWS, CONFIG_FAR_SIDE_CLOUDFLARE };
 // What the outer header's DF bit becomes (RFC 4301 section 8.1).
 enum config_df { CONFIG_DF_SET, CONFIG_DF_CLEAR, CONFIG_DF_COPY };
+
+// The outer header's DSCP is the inner packet's (RFC 2983 section 3.1, RFC 4301 section 5.1.2.1).
+#define CONFIG_DSCP_COPY 64
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 enum config_health_type { CONFIG_HEALTH_REQUEST, CONFIG_HEALTH_REPLY };
 enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIRECTIONAL };
@@ -108,6 +111,8 @@ struct config_tunnel {
 	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
 	enum config_df df;
+	uint32_t dscp; // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
+	uint32_t ttl;  // of the outer header, hop limit over IPv6; default 64
 	struct config_health health;
 };
 

@@ -18,6 +18,8 @@ static void expected_write(FILE *stream, const struct setting *setting)
 {
 	switch (setting->type) {
 	case SETTING_INTEGER:
+		if (setting->word != NULL)
+			fprintf(stream, "\"%s\" or ", setting->word);
 		fprintf(stream, "%sa %s from %lld to %lld", setting->zero ? "0 or " : "",
 			setting->power_of_two ? "power of two" : "whole number",
 			(long long)setting->minimum, (long long)setting->maximum);
@@ -404,11 +406,23 @@ static bool integer_set(struct reader *reader, const config_setting_t *value,
 	return true;
 }
 
+// Whether the text is the word that may stand in the place of the number; then that is stored.
+static bool word_set(const struct setting *setting, const char *text, void *target)
+{
+	if (setting->word == NULL || strcmp(setting->word, text) != 0)
+		return false;
+	memcpy(target, &setting->word_value, sizeof(setting->word_value));
+	return true;
+}
+
 bool settings_set(struct reader *reader, const config_setting_t *value,
 	const struct setting *setting, void *object)
 {
 	void *target = (char *)object + setting->offset;
 	int type = config_setting_type(value);
+	if (setting->type == SETTING_INTEGER && type == CONFIG_TYPE_STRING &&
+		word_set(setting, config_setting_get_string(value), target))
+		return true;
 	if (setting->type == SETTING_INTEGER &&
 		(type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return integer_set(reader, value, setting, target);
@@ -442,10 +456,11 @@ static void fallback_set(const struct setting *setting, void *object)
 		return;
 	if (setting->type == SETTING_BOOLEAN) {
 		*(bool *)target = strcmp(setting->fallback, "true") == 0;
-	} else if (setting->type == SETTING_INTEGER) {
+	} else if (setting->type == SETTING_INTEGER &&
+		   !word_set(setting, setting->fallback, target)) {
 		uint32_t number = (uint32_t)strtoul(setting->fallback, NULL, 10);
 		memcpy(target, &number, sizeof(number));
-	} else {
+	} else if (setting->type != SETTING_INTEGER) {
 		text_set(setting, setting->fallback, target, &complaint);
 	}
 }

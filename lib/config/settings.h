@@ -38,6 +38,8 @@ struct setting {
 	int64_t minimum, maximum; // of integers
 	bool zero;                // 0 is allowed besides
 	bool power_of_two;        // of integers
+	const char *word;         // what may stand in the place of an integer, in quotes,
+	uint32_t word_value;      // and what is stored for it
 	const char *const *choices;
 	const char *fallback;      // the value when the setting is absent, as text
 	const char *fallback_note; // the same in words, where a number would say nothing

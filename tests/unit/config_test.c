@@ -164,6 +164,8 @@ static void test_defaults(void **state)
 	assert_int_equal(tunnel->packets_per_key, UINT32_MAX);
 	assert_true(tunnel->udp_encapsulation);
 	assert_int_equal(tunnel->df, CONFIG_DF_SET);
+	assert_int_equal(tunnel->dscp, CONFIG_DSCP_COPY);
+	assert_int_equal(tunnel->ttl, 64);
 	assert_true(tunnel->health.enabled);
 	assert_int_equal(tunnel->health.type, CONFIG_HEALTH_REQUEST);
 	assert_int_equal(tunnel->health.direction, CONFIG_HEALTH_BIDIRECTIONAL);
@@ -929,6 +931,14 @@ static void test_window_and_mtu_errors(void **state)
 		{"addresses = [ \"192", "mtu = 1300; addresses = [ \"192",
 			"14: tunnels[1].mtu: port \"outside\" with MTU 1300 leaves 1218 bytes in "
 			"ESP in UDP, and IPv6 needs 1280; give the port a larger MTU"},
+		{"interface_address = \"169", "dscp = 64; interface_address = \"169",
+			"13: tunnels[0].dscp = 64: is too large; write \"copy\" or a whole number "
+			"from 0 to 63"},
+		{"interface_address = \"169", "dscp = \"46\"; interface_address = \"169",
+			"13: tunnels[0].dscp = \"46\": is a string; write \"copy\" or a whole "
+			"number from 0 to 63"},
+		{"interface_address = \"169", "ttl = 0; interface_address = \"169",
+			"13: tunnels[0].ttl = 0: is too small; write a whole number from 1 to 255"},
 		// Nothing is left at all: no number below zero.
 		{"addresses = [ \"192", "mtu = 82; addresses = [ \"192",
 			"7: ports[1].mtu = 82: is too small for the port's IPv6 address; write at "
@@ -946,6 +956,15 @@ static void test_window_and_mtu_errors(void **state)
 	assert_false(config->tunnels[0].replay_protection);
 	assert_int_equal(config->tunnels[0].replay_window, 32);
 	assert_int_equal(config->tunnels[0].df, CONFIG_DF_COPY);
+	config_free(config);
+	config = right_edited(
+		"interface_address = \"169", "dscp = 63; ttl = 255; interface_address = \"169");
+	assert_int_equal(config->tunnels[0].dscp, 63);
+	assert_int_equal(config->tunnels[0].ttl, 255);
+	config_free(config);
+	config = right_edited(
+		"interface_address = \"169", "dscp = \"copy\"; interface_address = \"169");
+	assert_int_equal(config->tunnels[0].dscp, CONFIG_DSCP_COPY);
 	config_free(config);
 	config_free(right_edited(
 		"interface_address = \"169", "replay_window = 65536; interface_address = \"169"));
