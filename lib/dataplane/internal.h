@@ -80,6 +80,7 @@ struct adjacency {
 	bool has_route;        // a host route leads here
 	bool managed;          // the kernel keeps it fresh
 	bool reported;         // in the netlink dump under way
+	uint32_t route_count;  // routes whose next hop it is, but for its own host route
 	uint8_t idle;          // agings since it was used last
 	uint8_t port;
 	struct packet_address address;
@@ -236,6 +237,9 @@ struct dataplane {
 	bool *retiring;                   // [tunnel] was removed, and a worker may still know of it
 	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
+	uint32_t adjacency_end;           // one more than the highest entry that was ever used
+	bool tuns_changed;                // tun_index is not of the present TUNs
+	uint32_t *tun_index;              // TUNs by their interface: tunnel + 1, or 0
 	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
 	unsigned int underlay_count, underlay_room;
 	uint64_t resolved_generation; // of the routes when the tunnels' ways were resolved last
@@ -408,16 +412,13 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to a target, whoever added them.
-void path_delete_target(struct dataplane *dataplane, const struct route_target *target);
+// All paths to these tunnels ([tunnel_room]), whoever added them. Looks at all routes.
+void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);
 // Tries again what found no room in the workers' table.
 void path_retry(struct dataplane *dataplane);
-// Calls `each` with every next hop that routes by outside ports have.
-void path_each_adjacency(
-	struct dataplane *dataplane, void (*each)(struct dataplane *, uint32_t adjacency));
 uint32_t path_resolve(void *dataplane, const struct packet_address *destination);
 // mirror.c: netlink to neighbours and routes
 int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
@@ -433,6 +434,8 @@ int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct host_error *error);
 // `remove`: from the kernel too.
 void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+// The tunnel whose TUN has this index in the kernel, or NO_TUNNEL.
+uint32_t host_path_find_tun(struct dataplane *dataplane, unsigned int interface);
 // tunnels.c: tunnels that come, change and go
 int tunnels_create(struct dataplane *dataplane, struct dataplane_error *error);
 void tunnels_destroy(struct dataplane *dataplane);
