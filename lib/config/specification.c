@@ -372,6 +372,21 @@ static const struct setting tunnel_rows[] = {
 		.fallback = "set",
 		.meaning = "The outer header's DF bit: always set, always clear, or copied from "
 			   "the inner packet."},
+	{.name = "pmtu",
+		.type = SETTING_BOOLEAN,
+		AT(struct config_tunnel, pmtu),
+		.fallback = "true",
+		.meaning = "Whether ICMP (\"fragmentation needed\", \"packet too big\") that "
+			   "quotes an ESP packet of this tunnel lowers the MTU, for ten minutes."},
+	{.name = "pmtu_floor",
+		.type = SETTING_INTEGER,
+		AT(struct config_tunnel, pmtu_floor),
+		RANGE(256, 9216),
+		.zero = true,
+		.fallback = "0",
+		.fallback_note = "576, over IPv6 1280",
+		.meaning = "ICMP that tells of a smaller MTU of the outer path, in bytes, is "
+			   "ignored. Never under 1280 over IPv6."},
 	{.name = "health",
 		.type = SETTING_GROUP,
 		.group = &settings_health,
