@@ -31,6 +31,7 @@ enum dataplane_event_kind {
 	// `udp_source`; at most 1 a second and SA.
 	DATAPLANE_PEER_MOVED,
 	DATAPLANE_NO_SA, // traffic for a tunnel without outbound SA; at most 1 a second a tunnel
+	DATAPLANE_TUNNEL_MTU, // a tunnel's MTU has changed: see its `path`
 	DATAPLANE_PORT_STATE, // a port's link went up or down, or the device was removed
 };
 

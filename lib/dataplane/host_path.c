@@ -16,7 +16,7 @@
 
 #define TICK_NANOSECONDS 500000
 #define TICKS_PER_CHORE  20    // 10 ms: reclamation, ways to endpoints
-#define TICKS_PER_WATCH  2000  // 1 s: links
+#define TICKS_PER_WATCH  2000  // 1 s: links, ages of paths
 #define TICKS_PER_AGE    20000 // 10 s: neighbours
 #define FRAMES_PER_READ  64    // of one interface before others have their turn
 
@@ -114,6 +114,29 @@ static void report(struct dataplane *dataplane, const struct dataplane_event *ev
 		dataplane->handler(dataplane->handler_argument, event);
 }
 
+static void report_mtu(struct dataplane *dataplane, const struct tunnel *tunnel)
+{
+	const struct dataplane_event event = {
+		.kind = DATAPLANE_TUNNEL_MTU, .tunnel = tunnel->index};
+	report(dataplane, &event);
+}
+
+static void consider_path(struct dataplane *dataplane, const struct packet_too_big *message)
+{
+	struct tunnel *tunnel;
+	if (tunnel_path_consider(dataplane->tunnels, message, dataplane_now(), &tunnel) ==
+		TUNNEL_PATH_LOWERED)
+		report_mtu(dataplane, tunnel);
+}
+
+// Larger packets are tried again.
+static void age_paths(struct dataplane *dataplane)
+{
+	const struct tunnel *tunnel;
+	while ((tunnel = tunnel_path_expire(dataplane->tunnels, dataplane_now())) != NULL)
+		report_mtu(dataplane, tunnel);
+}
+
 static void act_on_event(struct dataplane *dataplane, const struct worker_event *event)
 {
 	uint64_t now = dataplane_now();
@@ -149,6 +172,9 @@ static void act_on_event(struct dataplane *dataplane, const struct worker_event 
 		told.address = event->address;
 		told.udp_source = event->port;
 		report(dataplane, &told);
+		break;
+	case WORKER_EVENT_TOO_BIG:
+		consider_path(dataplane, &event->too_big);
 		break;
 	}
 }
@@ -190,8 +216,10 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 			tunnel_resolve_all(dataplane->tunnels);
 		}
 	}
-	if (ticks % TICKS_PER_WATCH == 0)
+	if (ticks % TICKS_PER_WATCH == 0) {
 		ports_watch(dataplane);
+		age_paths(dataplane);
+	}
 	if (ticks % TICKS_PER_AGE == 0)
 		neighbours_age(dataplane);
 }

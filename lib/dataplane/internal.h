@@ -109,6 +109,7 @@ enum worker_event_kind {
 	WORKER_EVENT_UNKNOWN_SPI,
 	WORKER_EVENT_NO_SA,
 	WORKER_EVENT_PEER_MOVED,
+	WORKER_EVENT_TOO_BIG, // a router says so of ESP that was sent
 	WORKER_EVENT_KINDS
 };
 
@@ -116,9 +117,10 @@ struct worker_event {
 	uint32_t kind;
 	uint32_t index; // port, adjacency, SPI or tunnel
 	struct packet_address address;
-	uint16_t port;      // UDP, host order
-	uint8_t padding[4]; // the ring's elements are a multiple of 4 bytes
+	uint16_t port;                 // UDP, host order
+	struct packet_too_big too_big; // WORKER_EVENT_TOO_BIG
 };
+_Static_assert(sizeof(struct worker_event) % 4 == 0, "as elements of a ring are");
 
 // What the outer headers of a burst's ESP packets said.
 struct outer_headers {
@@ -340,6 +342,7 @@ unsigned int worker_loop(struct worker *worker);
 void worker_drain(struct worker *worker);
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
 	const struct packet_address *address, uint16_t port);
+void worker_event_too_big(struct worker *worker, const struct packet_too_big *message);
 void worker_free_drops(struct worker *worker);
 
 // The worker has packets now.

@@ -356,6 +356,8 @@ int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_add
 		return refuse(error, EEXIST,
 			"tunnel %s has an outbound SA with SPI 0x%08x to this destination already",
 			other->tunnel->config->name, other->spi);
+	if (sa == sa->tunnel->current && !packet_address_equal(&sa->destination, &to))
+		tunnel_path_forget(table, sa->tunnel);
 	sa->source = from;
 	sa->destination = to;
 	sa->udp_source = udp_source;

@@ -1548,7 +1548,8 @@ static void test_tunnels(void **state)
 	assert_string_equal(dumped,
 		"{\"name\":\"tunnel01\",\"if_id\":101,\"gateway_endpoint\":\"203.0.113.1\","
 		"\"customer_endpoint\":\"198.51.100.1\",\"interface_address\":"
-		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"state\":\"down\","
+		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"path_mtu\":null,"
+		"\"path_mtu_believed\":0,\"path_mtu_refused\":0,\"state\":\"down\","
 		"\"sas_in\":0,\"sas_out\":0,\"in_age_seconds\":null,\"out_age_seconds\":null,"
 		"\"rekey_in_seconds\":null,\"expiry_in_seconds\":null,\"out_packets\":11,\"out_"
 		"bytes\":0,\"in_packets\":0,"
