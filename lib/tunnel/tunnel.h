@@ -33,11 +33,6 @@ struct sa_lifetime {
 	uint64_t seconds, bytes, packets;
 };
 
-// Inner traffic selector (RFC 4301 section 4.4.1.2).
-struct sa_selector {
-	struct packet_prefix local, remote;
-};
-
 #define SA_SELECTORS 16
 
 // As the agent gives it.
@@ -51,8 +46,8 @@ struct sa_parameters {
 	uint32_t window;                      // inbound: packets, 0 = off
 	uint16_t udp_source, udp_destination; // 0 and 0 = none
 	struct sa_lifetime soft, hard;
-	unsigned int selector_count; // 0 = any; checked per packet once selectors are enforced
-	struct sa_selector selectors[SA_SELECTORS];
+	unsigned int selector_count; // 0 = any
+	struct esp_selector selectors[SA_SELECTORS];
 	uint64_t *top; // inbound: see esp_sa_in_parameters
 };
 
@@ -75,7 +70,7 @@ struct sa {
 	uint16_t udp_source, udp_destination;
 	struct sa_lifetime soft, hard;
 	unsigned int selector_count;
-	struct sa_selector *selectors;
+	struct esp_selector *selectors;
 	enum sa_state state;
 	uint64_t added;          // CLOCK_MONOTONIC, nanoseconds
 	int64_t added_clock;     // CLOCK_REALTIME, seconds
