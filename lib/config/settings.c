@@ -6,10 +6,11 @@
 
 #include "config/settings.h"
 
-static void choices_write(FILE *stream, const char *const *choices)
+// `is_all`: nothing else comes after them.
+static void choices_write(FILE *stream, const char *const *choices, bool is_all)
 {
 	for (unsigned int i = 0; choices[i] != NULL; i++) {
-		const char *joint = i == 0 ? "" : choices[i + 1] == NULL ? " or " : ", ";
+		const char *joint = i == 0 ? "" : choices[i + 1] == NULL && is_all ? " or " : ", ";
 		fprintf(stream, "%s\"%s\"", joint, choices[i]);
 	}
 }
@@ -18,6 +19,10 @@ static void expected_write(FILE *stream, const struct setting *setting)
 {
 	switch (setting->type) {
 	case SETTING_INTEGER:
+		if (setting->choices != NULL) {
+			choices_write(stream, setting->choices, false);
+			fputs(" or ", stream);
+		}
 		fprintf(stream, "%sa %s from %lld to %lld", setting->zero ? "0 or " : "",
 			setting->power_of_two ? "power of two" : "whole number",
 			(long long)setting->minimum, (long long)setting->maximum);
@@ -28,7 +33,7 @@ static void expected_write(FILE *stream, const struct setting *setting)
 		fputs("true or false", stream);
 		break;
 	case SETTING_CHOICE:
-		choices_write(stream, setting->choices);
+		choices_write(stream, setting->choices, true);
 		break;
 	case SETTING_NAME:
 		fputs("a name of 1 to 15 of the characters A-Z a-z 0-9 . _ -", stream);
@@ -120,7 +125,8 @@ static void choice_set(
 {
 	for (unsigned int i = 0; setting->choices[i] != NULL; i++) {
 		if (strcmp(setting->choices[i], text) == 0) {
-			memcpy(target, &i, sizeof(i));
+			uint32_t value = setting->type == SETTING_INTEGER ? SETTING_WORD(i) : i;
+			memcpy(target, &value, sizeof(value));
 			return;
 		}
 	}
@@ -297,6 +303,7 @@ static void text_set(
 	const struct setting *setting, const char *text, void *target, struct complaint *complaint)
 {
 	switch (setting->type) {
+	case SETTING_INTEGER: // by word
 	case SETTING_CHOICE:
 		return choice_set(setting, text, target, complaint);
 	case SETTING_NAME:
@@ -354,8 +361,8 @@ bool settings_set(struct reader *reader, const config_setting_t *value,
 		*(bool *)target = config_setting_get_bool(value);
 		return true;
 	}
-	if (setting->type == SETTING_INTEGER || setting->type == SETTING_BOOLEAN ||
-		type != CONFIG_TYPE_STRING) {
+	if ((setting->type == SETTING_INTEGER && setting->choices == NULL) ||
+		setting->type == SETTING_BOOLEAN || type != CONFIG_TYPE_STRING) {
 		wrong_type_report(reader, value, setting);
 		return false;
 	}
@@ -380,7 +387,7 @@ static void fallback_set(const struct setting *setting, void *object)
 		return;
 	if (setting->type == SETTING_BOOLEAN) {
 		*(bool *)target = strcmp(setting->fallback, "true") == 0;
-	} else if (setting->type == SETTING_INTEGER) {
+	} else if (setting->type == SETTING_INTEGER && setting->choices == NULL) {
 		uint32_t number = (uint32_t)strtoul(setting->fallback, NULL, 10);
 		memcpy(target, &number, sizeof(number));
 	} else {

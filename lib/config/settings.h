@@ -10,7 +10,7 @@
 
 enum setting_type {
 	// Stored at the offset:
-	SETTING_INTEGER,           // uint32_t
+	SETTING_INTEGER,           // uint32_t; with `choices` also SETTING_WORD of one of these
 	SETTING_BOOLEAN,           // bool
 	SETTING_CHOICE,            // an enum: the index into `choices`
 	SETTING_NAME,              // char[CONFIG_NAME_SIZE]
@@ -27,6 +27,9 @@ enum setting_type {
 	SETTING_ARRAY,     // of scalars
 	SETTING_LIST,      // of groups or arrays
 };
+
+// What an integer is when it was given by word: the word's index in `choices`.
+#define SETTING_WORD(index) (UINT32_MAX - (index))
 
 struct setting_group;
 

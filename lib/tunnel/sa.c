@@ -236,6 +236,13 @@ static void resolve_egress(struct sa *sa)
 	atomic_store_explicit(&sa->egress->adjacency, adjacency, memory_order_release);
 }
 
+// By its outer header as control's record has it.
+static uint32_t mtu_of(const struct sa *sa)
+{
+	return config_tunnel_mtu(
+		sa->tunnel->config, sa->destination.family, sa->udp_destination != 0);
+}
+
 // The newest outbound SA that is not stopped carries the tunnel's traffic (RFC 7296 section 2.8).
 static void select_current(struct tunnel *tunnel)
 {
@@ -293,6 +300,7 @@ static int prepare_outbound(
 		return -ENOMEM;
 	sa->egress->sa = sa->out;
 	atomic_init(&sa->egress->adjacency, TUNNEL_NO_PATH);
+	atomic_init(&sa->egress->mtu, mtu_of(sa));
 	return 0;
 }
 
@@ -333,8 +341,14 @@ static void move_outer(const struct tunnel_table *table, struct sa *sa)
 	// lib/esp has two outer headers to alternate between: before one is written again, workers
 	// must have left it. Only moves in quick succession make this wait.
 	reclaim_wait(table->reclaim, sa->moved);
+	// A smaller MTU is there before the larger header is, a larger one after the smaller
+	// header.
+	uint32_t mtu = mtu_of(sa);
+	atomic_store_explicit(
+		&sa->egress->mtu, RTE_MIN(mtu, sa->egress->mtu), memory_order_release);
 	esp_sa_out_set_outer(
 		sa->out, &sa->source, &sa->destination, sa->udp_source, sa->udp_destination);
+	atomic_store_explicit(&sa->egress->mtu, mtu, memory_order_release);
 	sa->moved = rte_rcu_qsbr_start(qsbr);
 	resolve_egress(sa);
 }

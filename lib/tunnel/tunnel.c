@@ -44,6 +44,8 @@ struct tunnel_table *tunnel_table_create(const struct config *config, struct rec
 		struct tunnel *tunnel = &table->tunnels[i];
 		tunnel->index = i;
 		tunnel->mtu = config->tunnels[i].mtu;
+		tunnel->mss = config->tunnels[i].mss;
+		tunnel->clear_df = config->tunnels[i].clear_df;
 		tunnel->config = &config->tunnels[i];
 		TAILQ_INIT(&tunnel->sas);
 	}

@@ -471,7 +471,7 @@ def test_ports_and_their_queues(gateway):
 
 def test_stats(gateway):
     source = {"received": 240, "received_bytes": 30000, "forwarded": 120, "to_host": 118,
-              "dropped": 2, "held": 0}
+              "split": 4, "dropped": 6, "held": 0}
     stats = {"uptime_seconds": 3600, "totals": source,
              "sources": [{"source": "port", "port": "wan", "drops": {"replay": 2}, **source},
                          {"source": "tun", "drops": {}, **source}],
@@ -481,7 +481,7 @@ def test_stats(gateway):
                           "busy_cycles": 125000, "cycles": 1000000}]}
     result = espctl("stats", socket_path=gateway({"stats": stats}).path)
     assert "Up for 1 h 00 min" in result.stdout
-    assert re.search(r"^port wan +240 +30.0 kB +120 +118 +2 +0$", result.stdout, re.M)
+    assert re.search(r"^port wan +240 +30.0 kB +120 +118 +4 +6 +0$", result.stdout, re.M)
     assert re.search(r"^all +240", result.stdout, re.M)
     assert re.search(r"^ +0 +2 +1000 +12.5 % +17 +2500$", result.stdout, re.M)
 
