@@ -10,7 +10,7 @@
 
 enum setting_type {
 	// Stored at the offset:
-	SETTING_INTEGER,           // uint32_t
+	SETTING_INTEGER,           // uint32_t; with `choices` also SETTING_WORD of one of these
 	SETTING_BOOLEAN,           // bool
 	SETTING_CHOICE,            // an enum: the index into `choices`
 	SETTING_NAME,              // char[CONFIG_NAME_SIZE]
@@ -28,6 +28,9 @@ enum setting_type {
 	SETTING_LIST,      // of groups or arrays
 };
 
+// What an integer is when it was given by word: the word's index in `choices`.
+#define SETTING_WORD(index) (UINT32_MAX - (index))
+
 struct setting_group;
 
 struct setting {
@@ -38,8 +41,6 @@ struct setting {
 	int64_t minimum, maximum; // of integers
 	bool zero;                // 0 is allowed besides
 	bool power_of_two;        // of integers
-	const char *word;         // what may stand in the place of an integer, in quotes,
-	uint32_t word_value;      // and what is stored for it
 	const char *const *choices;
 	const char *fallback;      // the value when the setting is absent, as text
 	const char *fallback_note; // the same in words, where a number would say nothing

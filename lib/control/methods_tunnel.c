@@ -114,7 +114,7 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	json_put_address(object, "customer_endpoint", &config->customer_endpoint);
 	json_put_prefix(object, "interface_address", &interface);
 	json_put_text(object, "far_side", far_sides[config->far_side]);
-	json_put_number(object, "mtu", tunnel->mtu);
+	json_put_number(object, "mtu", tunnel_offered_mtu(tunnel, tunnel->egress));
 	put_path(object, &tunnel->path);
 	json_put_text(object, "state", state_name(&summary));
 	json_put_number(object, "sas_in", summary.in);

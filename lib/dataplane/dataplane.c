@@ -11,10 +11,11 @@
 #include <rte_cycles.h>
 #include <rte_lcore.h>
 #include <rte_malloc.h>
+#include <rte_random.h>
 
 #include "internal.h"
 
-#define PUNT_BURST_MIN 64
+#define BUCKET_MIN 64 // packets at once
 
 static struct rte_ring *create_ring(const char *name, unsigned int worker, unsigned int size)
 {
@@ -23,14 +24,12 @@ static struct rte_ring *create_ring(const char *name, unsigned int worker, unsig
 	return rte_ring_create(text, size, (int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
 }
 
-static void set_up_punt(struct punt_bucket *bucket, const struct config *config)
+// A worker's share of `rate` packets a second, and up to a tenth of a second's at once.
+static void set_up_bucket(struct token_bucket *bucket, uint32_t rate, const struct config *config)
 {
-	uint32_t rate = config->gateway.host_rate / config->worker_count;
-	if (rate == 0)
-		rate = 1;
+	rate = RTE_MAX(rate / config->worker_count, 1u);
 	bucket->cycles_per_token = rte_get_tsc_hz() / rate;
-	bucket->size = RTE_MAX(rate / 10, (uint32_t)PUNT_BURST_MIN);
-	bucket->reserve = bucket->size / 4;
+	bucket->size = RTE_MAX(rate / 10, (uint32_t)BUCKET_MIN);
 	bucket->tokens = bucket->size;
 	bucket->refilled = rte_rdtsc();
 }
@@ -47,7 +46,10 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 	worker->stages.counters = worker->slot->stages;
 	worker->source = &worker->slot->sources[TELEMETRY_SOURCE_GATEWAY];
 	worker->event_interval = rte_get_tsc_hz() / 1000;
-	set_up_punt(&worker->punt, dataplane->config);
+	set_up_bucket(&worker->punt, dataplane->config->gateway.host_rate, dataplane->config);
+	worker->punt_reserve = worker->punt.size / 4;
+	set_up_bucket(&worker->icmp, dataplane->config->gateway.icmp_rate, dataplane->config);
+	worker->identification = (uint16_t)rte_rand();
 	for (unsigned int port = 0; port < dataplane->port_count; port++)
 		for (uint16_t queue = 0; queue < 64; queue++)
 			if (config->queues[port] >> queue & 1)

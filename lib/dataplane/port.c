@@ -118,6 +118,14 @@ static int create_pool(struct dataplane *dataplane, struct dataplane_error *erro
 	return 0;
 }
 
+// Bytes that a frame has beside its packet, as the device counts them.
+static uint32_t frame_overhead(const struct rte_eth_dev_info *info)
+{
+	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX &&
+		     info->max_rx_pktlen > info->max_mtu;
+	return tells ? info->max_rx_pktlen - info->max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+}
+
 static int check_limits(
 	const struct port *port, const struct rte_eth_dev_info *info, struct dataplane_error *error)
 {
@@ -139,10 +147,15 @@ static int check_limits(
 			"port \"%s\": rx_queues = %u, but qpairs=%u of the device spreads frames "
 			"over %u queues; make them equal",
 			config->name, config->rx_queues, info->max_rx_queues, info->max_rx_queues);
-	if (info->max_mtu != 0 && config->mtu > info->max_mtu)
+	uint32_t overhead = frame_overhead(info), largest = UINT16_MAX;
+	if (info->max_mtu != 0)
+		largest = info->max_mtu;
+	if (info->max_rx_pktlen > overhead)
+		largest = RTE_MIN(largest, info->max_rx_pktlen - overhead);
+	if (config->mtu > largest)
 		return dataplane_fail(error,
 			"port \"%s\": mtu = %u, but the device takes at most %u", config->name,
-			config->mtu, info->max_mtu);
+			config->mtu, largest);
 	return 0;
 }
 
@@ -151,10 +164,7 @@ static int check_limits(
 static uint32_t device_mtu(const struct port *port, const struct rte_eth_dev_info *info)
 {
 	uint32_t mtu = port->config->mtu, wanted = mtu + port->tags_size;
-	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX &&
-		     info->max_rx_pktlen > info->max_mtu;
-	uint32_t overhead =
-		tells ? info->max_rx_pktlen - info->max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+	uint32_t overhead = frame_overhead(info);
 	if (overhead >= (uint32_t)RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + port->tags_size)
 		return mtu;
 	return wanted + overhead <= info->max_rx_pktlen ? wanted : mtu;

@@ -72,9 +72,14 @@ void tunnel_configure(
 {
 	struct tunnel *tunnel = &table->tunnels[index];
 	tunnel->config = config;
+	// The way to a far end may be another one now.
+	table->paths -= tunnel->path.mtu != 0;
+	tunnel->path = (struct tunnel_path){0};
 	if (config == NULL)
 		return;
-	__atomic_store_n(&tunnel->mtu, config->mtu, __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->clear_df, config->clear_df, __ATOMIC_RELAXED);
+	tunnel_publish_mtu(tunnel);
 	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
 }
 
