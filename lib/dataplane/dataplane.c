@@ -233,6 +233,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
+	host_links_settled(dataplane->host);
 	return dataplane;
 }
 
@@ -458,7 +459,8 @@ static bool install_agents(const struct packet_prefix *prefix, const struct rout
 		 !dataplane_adjacency(dataplane, path->target.index, &port, &route.next_hop))
 		return true;
 	route.port = (int)port;
-	install(dataplane, &route, &ignored);
+	if (host_link_changed(dataplane->host, kernel_interface(dataplane, &route)))
+		install(dataplane, &route, &ignored);
 	return true;
 }
 
@@ -466,8 +468,11 @@ void dataplane_install_routes(struct dataplane *dataplane)
 {
 	struct host_error ignored; // an interface may still be down: its coming up calls again
 	for (unsigned int i = 0; i < dataplane->config->route_count; i++)
-		install(dataplane, &dataplane->config->routes[i], &ignored);
+		if (host_link_changed(dataplane->host,
+			    kernel_interface(dataplane, &dataplane->config->routes[i])))
+			install(dataplane, &dataplane->config->routes[i], &ignored);
 	route_walk(dataplane->routes, install_agents, dataplane);
+	host_links_settled(dataplane->host);
 }
 
 void dataplane_set_event_handler(

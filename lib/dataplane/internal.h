@@ -461,7 +461,7 @@ int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 
-// Installs the routes of configuration and agents in the kernel, where they are not.
+// Installs the routes of configuration and agents in the kernel, where they may be gone with a link.
 void dataplane_install_routes(struct dataplane *dataplane);
 uint64_t dataplane_now(void); // CLOCK_MONOTONIC, nanoseconds
 // Writes the message; returns -1.
