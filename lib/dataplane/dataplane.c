@@ -195,16 +195,28 @@ void dataplane_neighbour_remove(
 	neighbour_unset_static(dataplane, (unsigned int)neighbour->port, &neighbour->address);
 }
 
+void dataplane_progress(
+	struct dataplane *dataplane, const char *what, unsigned int done, unsigned int all)
+{
+	uint64_t now = dataplane_now();
+	if (now - dataplane->progress_reported < UINT64_C(2000000000))
+		return;
+	dataplane->progress_reported = now;
+	fprintf(stderr, "espgw: starting: %u of %u %s\n", done, all, what);
+}
+
 static int add_configured(struct dataplane *dataplane, struct dataplane_error *error)
 {
 	const struct config *config = dataplane->config;
 	for (unsigned int i = 0; i < config->neighbour_count; i++)
 		if (dataplane_neighbour_set(dataplane, &config->neighbours[i], error) != 0)
 			return -1;
-	for (unsigned int i = 0; i < config->route_count; i++)
+	for (unsigned int i = 0; i < config->route_count; i++) {
 		if (dataplane_route_add(
 			    dataplane, &config->routes[i], ROUTE_ORIGIN_CONFIG, error) != 0)
 			return -1;
+		dataplane_progress(dataplane, "routes", i + 1, config->route_count);
+	}
 	return 0;
 }
 
@@ -219,6 +231,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 	dataplane->config = config;
 	dataplane->worker_count = config->worker_count;
 	dataplane->tick_fd = -1;
+	dataplane->progress_reported = dataplane_now();
 	struct host_error cause;
 	if (create_tables(dataplane, error) != 0 || tunnels_create(dataplane, error) != 0 ||
 		ports_open(dataplane, error) != 0 || mirror_create(dataplane, error) != 0 ||

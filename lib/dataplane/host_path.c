@@ -369,9 +369,12 @@ int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
 	for (unsigned int i = 0; i < dataplane->port_count; i++)
 		if (open_tap(dataplane, &dataplane->ports[i], &cause) != 0)
 			return dataplane_fail(error, "%s", cause.text);
-	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++)
+	unsigned int all = dataplane->config->tunnel_count;
+	for (unsigned int i = 0; i < all; i++) {
 		if (host_path_open_tun(dataplane, i, &dataplane->config->tunnels[i], &cause) != 0)
 			return dataplane_fail(error, "%s", cause.text);
+		dataplane_progress(dataplane, "tunnels", i + 1, all);
+	}
 	if (host_route_remove_all(dataplane->host, &cause) != 0)
 		return dataplane_fail(error, "%s", cause.text);
 	return 0;
