@@ -28,8 +28,7 @@ static uint32_t offered_by(const struct tunnel *tunnel, uint32_t path_mtu)
 					    config->udp_encapsulation));
 }
 
-// What workers may send from now on.
-static void publish(struct tunnel *tunnel)
+void tunnel_path_publish(struct tunnel *tunnel)
 {
 	__atomic_store_n(&tunnel->mtu, offered_by(tunnel, tunnel->path.mtu), __ATOMIC_RELAXED);
 }
@@ -74,7 +73,7 @@ enum tunnel_path_verdict tunnel_path_consider(struct tunnel_table *table,
 	path->mtu = message->mtu;
 	path->learnt = now;
 	path->sender = message->sender;
-	publish(tunnel);
+	tunnel_path_publish(tunnel);
 	return TUNNEL_PATH_LOWERED;
 }
 
@@ -85,7 +84,7 @@ bool tunnel_path_forget(struct tunnel_table *table, struct tunnel *tunnel)
 		return false;
 	tunnel->path.mtu = 0;
 	table->paths--;
-	publish(tunnel);
+	tunnel_path_publish(tunnel);
 	return tunnel->mtu != before;
 }
 

@@ -34,5 +34,7 @@ struct tunnel_table {
 	void *resolve_argument;
 };
 
+// Shows workers what they may send from now on: as configured, or less by the path's MTU.
+void tunnel_path_publish(struct tunnel *tunnel);
 // Frees an SA that is in no list and that no worker holds; wipes its keys.
 void sa_destroy(struct sa *sa);
