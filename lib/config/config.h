@@ -111,8 +111,8 @@ struct config_tunnel {
 	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
 	enum config_df df;
-	uint32_t dscp; // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
-	uint32_t ttl;  // of the outer header, hop limit over IPv6; default 64
+	uint32_t dscp;       // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
+	uint32_t ttl;        // of the outer header, hop limit over IPv6; default 64
 	bool pmtu;           // ICMP may lower the MTU; default true
 	uint32_t pmtu_floor; // outer bytes, which ICMP can't get it under; 0 = 576, IPv6 1280
 	struct config_health health;
