@@ -120,7 +120,8 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		event_send(control, EVENT_TUNNEL_NO_SA, members);
 		break;
 	case DATAPLANE_TUNNEL_MTU:
-		if (event->tunnel < tunnel_count(control->parts.tunnels))
+		if (event->tunnel < tunnel_count(control->parts.tunnels) &&
+			tunnel_get(control->parts.tunnels, event->tunnel)->config != NULL)
 			send_mtu(control, tunnel_get(control->parts.tunnels, event->tunnel));
 		break;
 	case DATAPLANE_PORT_STATE:

@@ -197,16 +197,28 @@ void dataplane_neighbour_remove(
 	neighbour_unset_static(dataplane, (unsigned int)neighbour->port, &neighbour->address);
 }
 
+void dataplane_progress(
+	struct dataplane *dataplane, const char *what, unsigned int done, unsigned int all)
+{
+	uint64_t now = dataplane_now();
+	if (now - dataplane->progress_reported < UINT64_C(2000000000))
+		return;
+	dataplane->progress_reported = now;
+	fprintf(stderr, "espgw: starting: %u of %u %s\n", done, all, what);
+}
+
 static int add_configured(struct dataplane *dataplane, struct dataplane_error *error)
 {
 	const struct config *config = dataplane->config;
 	for (unsigned int i = 0; i < config->neighbour_count; i++)
 		if (dataplane_neighbour_set(dataplane, &config->neighbours[i], error) != 0)
 			return -1;
-	for (unsigned int i = 0; i < config->route_count; i++)
+	for (unsigned int i = 0; i < config->route_count; i++) {
 		if (dataplane_route_add(
 			    dataplane, &config->routes[i], ROUTE_ORIGIN_CONFIG, error) != 0)
 			return -1;
+		dataplane_progress(dataplane, "routes", i + 1, config->route_count);
+	}
 	return 0;
 }
 
@@ -221,6 +233,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 	dataplane->config = config;
 	dataplane->worker_count = config->worker_count;
 	dataplane->tick_fd = -1;
+	dataplane->progress_reported = dataplane_now();
 	struct host_error cause;
 	if (create_tables(dataplane, error) != 0 || tunnels_create(dataplane, error) != 0 ||
 		ports_open(dataplane, error) != 0 || mirror_create(dataplane, error) != 0 ||
@@ -235,6 +248,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
+	host_links_settled(dataplane->host);
 	return dataplane;
 }
 
@@ -460,7 +474,8 @@ static bool install_agents(const struct packet_prefix *prefix, const struct rout
 		 !dataplane_adjacency(dataplane, path->target.index, &port, &route.next_hop))
 		return true;
 	route.port = (int)port;
-	install(dataplane, &route, &ignored);
+	if (host_link_changed(dataplane->host, kernel_interface(dataplane, &route)))
+		install(dataplane, &route, &ignored);
 	return true;
 }
 
@@ -468,8 +483,11 @@ void dataplane_install_routes(struct dataplane *dataplane)
 {
 	struct host_error ignored; // an interface may still be down: its coming up calls again
 	for (unsigned int i = 0; i < dataplane->config->route_count; i++)
-		install(dataplane, &dataplane->config->routes[i], &ignored);
+		if (host_link_changed(dataplane->host,
+			    kernel_interface(dataplane, &dataplane->config->routes[i])))
+			install(dataplane, &dataplane->config->routes[i], &ignored);
 	route_walk(dataplane->routes, install_agents, dataplane);
+	host_links_settled(dataplane->host);
 }
 
 void dataplane_set_event_handler(

@@ -284,6 +284,7 @@ struct dataplane {
 	int tick_fd;
 	uint64_t *no_sa_reported; // [tunnel] when, nanoseconds
 	uint64_t unknown_spi_reported;
+	uint64_t progress_reported; // nanoseconds; at first, when the start began
 	dataplane_event_handler handler;
 	void *handler_argument;
 	bool running;
@@ -506,8 +507,12 @@ int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 
-// Installs the routes of configuration and agents in the kernel, where they are not.
+// Installs the routes of configuration and agents in the kernel, where they may be gone with a
+// link.
 void dataplane_install_routes(struct dataplane *dataplane);
+// Start: says how far it is, every two seconds.
+void dataplane_progress(
+	struct dataplane *dataplane, const char *what, unsigned int done, unsigned int all);
 uint64_t dataplane_now(void); // CLOCK_MONOTONIC, nanoseconds
 // Writes the message; returns -1.
 int dataplane_fail(struct dataplane_error *error, const char *format, ...)

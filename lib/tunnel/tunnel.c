@@ -71,10 +71,12 @@ void tunnel_configure(
 	struct tunnel_table *table, unsigned int index, const struct config_tunnel *config)
 {
 	struct tunnel *tunnel = &table->tunnels[index];
+	// What was learnt of the path holds on, unless it is not to be heeded any more.
+	if (tunnel->config != NULL && (config == NULL || !config->pmtu))
+		tunnel_path_forget(table, tunnel);
+	if (config == NULL)
+		tunnel->path = (struct tunnel_path){0}; // nothing of it for the next tunnel
 	tunnel->config = config;
-	// The way to a far end may be another one now.
-	table->paths -= tunnel->path.mtu != 0;
-	tunnel->path = (struct tunnel_path){0};
 	if (config == NULL)
 		return;
 	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);

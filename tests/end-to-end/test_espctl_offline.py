@@ -507,7 +507,7 @@ def test_ports_and_their_queues(gateway):
     result = espctl("port", "list", "--queues", socket_path=started.path)
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[1] == "wan outside - down 1500 240 30.0 kB 238 29.8 kB 1 9".split()
-    assert lines[2][:3] == ["lan", "outside", "-"]
+    assert lines[2][:4] == ["lan", "outside", "-", "removed"]
     assert lines[-1] == "lan 1 120 15.0 kB 119 14.9 kB".split()
     assert started.params("port.list") == [{}]
 
