@@ -72,9 +72,9 @@ void tunnel_configure(
 {
 	struct tunnel *tunnel = &table->tunnels[index];
 	tunnel->config = config;
+	path_configure(table, tunnel);
 	if (config == NULL)
 		return;
-	__atomic_store_n(&tunnel->mtu, config->mtu, __ATOMIC_RELAXED);
 	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
 }
 
