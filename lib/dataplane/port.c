@@ -143,6 +143,29 @@ static int check_limits(
 		return dataplane_fail(error,
 			"port \"%s\": mtu = %u, but the device takes at most %u", config->name,
 			config->mtu, info->max_mtu);
+	// Some devices tell the size of their frames only.
+	const uint32_t around = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX;
+	if (!tells && info->max_rx_pktlen > around && config->mtu + around > info->max_rx_pktlen)
+		return dataplane_fail(error,
+			"port \"%s\": mtu = %u, but the device takes at most %u", config->name,
+			config->mtu, info->max_rx_pktlen - around);
+	return 0;
+}
+
+// Frames over several buffers, which no step takes, come where one does not fit its buffer. The
+// buffers are as large as the MTU wants them; a driver may want more.
+static int check_buffers(const struct port *port, struct dataplane_error *error)
+{
+	struct rte_eth_rxq_info info;
+	for (uint16_t i = 0; i < port->rx_queues; i++) {
+		if (rte_eth_rx_queue_info_get(port->id, i, &info) != 0 || !info.scattered_rx)
+			continue; // or the driver does not tell, and then does not scatter
+		return dataplane_fail(error,
+			"port \"%s\": the device spreads frames of MTU %u over several buffers; "
+			"raise gateway.buffer_size, or lower mtu",
+			port->config->name, port->config->mtu);
+	}
 	return 0;
 }
 
@@ -285,6 +308,8 @@ int ports_start(struct dataplane *dataplane, struct dataplane_error *error)
 		if (result != 0)
 			return dataplane_fail(error, "port \"%s\": the device does not start: %s",
 				port->config->name, rte_strerror(-result));
+		if (check_buffers(port, error) != 0)
+			return -1;
 		// Groups (ND, OSPF) are the host's to choose from; not every driver can filter.
 		rte_eth_allmulticast_enable(port->id);
 		atomic_store(&port->usable, true);
