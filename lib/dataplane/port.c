@@ -159,6 +159,22 @@ static int check_limits(
 	return 0;
 }
 
+// Frames over several buffers, which no step takes, come where one does not fit its buffer. The
+// buffers are as large as the MTU wants them; a driver may want more.
+static int check_buffers(const struct port *port, struct dataplane_error *error)
+{
+	struct rte_eth_rxq_info info;
+	for (uint16_t i = 0; i < port->rx_queues; i++) {
+		if (rte_eth_rx_queue_info_get(port->id, i, &info) != 0 || !info.scattered_rx)
+			continue; // or the driver does not tell, and then does not scatter
+		return dataplane_fail(error,
+			"port \"%s\": the device spreads frames of MTU %u over several buffers; "
+			"raise gateway.buffer_size, or lower mtu",
+			port->config->name, port->config->mtu);
+	}
+	return 0;
+}
+
 // What the device is told: a device that leaves no room for VLAN tags beside its MTU gets a larger
 // one, where it takes that.
 static uint32_t device_mtu(const struct port *port, const struct rte_eth_dev_info *info)
@@ -295,6 +311,8 @@ int ports_start(struct dataplane *dataplane, struct dataplane_error *error)
 		if (result != 0)
 			return dataplane_fail(error, "port \"%s\": the device does not start: %s",
 				port->config->name, rte_strerror(-result));
+		if (check_buffers(port, error) != 0)
+			return -1;
 		// Groups (ND, OSPF) are the host's to choose from; not every driver can filter.
 		rte_eth_allmulticast_enable(port->id);
 		atomic_store(&port->usable, true);

@@ -30,7 +30,7 @@
 	X(VLAN, "vlan", "the frame's VLAN tags are not those of the port (ports[].vlan)")       \
 	X(BAD_HEADER, "bad_header", "the IP header is invalid (version, length, or address)")   \
 	X(BAD_CHECKSUM, "bad_checksum", "the IPv4 header checksum is wrong")                    \
-	X(NOT_LINEAR, "not_linear", "the packet is chained over several buffers")               \
+	X(NOT_LINEAR, "not_linear", "the frame is larger than a packet buffer")                 \
 	/* forwarding */                                                                        \
 	X(NO_ROUTE, "no_route", "no route matches the destination")                             \
 	X(TTL_EXPIRED, "ttl_expired", "the TTL or hop limit is used up")                        \

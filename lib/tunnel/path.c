@@ -105,6 +105,22 @@ bool tunnel_path_forget(struct tunnel_table *table, struct tunnel *tunnel)
 	return offered(tunnel) != before;
 }
 
+void path_configure(struct tunnel_table *table, struct tunnel *tunnel)
+{
+	const struct config_tunnel *config = tunnel->config;
+	struct tunnel_path *path = &tunnel->path;
+	bool holds = config != NULL && config->pmtu &&
+		     path->mtu >= floor_of(tunnel, config->customer_endpoint.family);
+	if (path->mtu != 0 && !holds) {
+		path->mtu = 0;
+		table->paths--;
+	}
+	if (config == NULL)
+		*path = (struct tunnel_path){0};
+	else
+		tunnel_publish_mtu(tunnel);
+}
+
 struct tunnel *tunnel_path_expire(struct tunnel_table *table, uint64_t now)
 {
 	for (unsigned int i = 0; table->paths != 0 && i < table->tunnel_count; i++) {

@@ -41,3 +41,6 @@ uint32_t tunnel_sa_mtu(const struct sa *sa);
 void tunnel_publish_mtu(struct tunnel *tunnel);
 // Frees an SA that is in no list and that no worker holds; wipes its keys.
 void sa_destroy(struct sa *sa);
+// The tunnel has its configuration, another one, or none any more: what it offers, and whether what
+// was learnt of its path holds.
+void path_configure(struct tunnel_table *table, struct tunnel *tunnel);

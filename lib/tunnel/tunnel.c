@@ -71,17 +71,12 @@ void tunnel_configure(
 	struct tunnel_table *table, unsigned int index, const struct config_tunnel *config)
 {
 	struct tunnel *tunnel = &table->tunnels[index];
-	// What was learnt of the path holds on, unless it is not to be heeded any more.
-	if (tunnel->config != NULL && (config == NULL || !config->pmtu))
-		tunnel_path_forget(table, tunnel);
-	if (config == NULL)
-		tunnel->path = (struct tunnel_path){0}; // nothing of it for the next tunnel
 	tunnel->config = config;
+	path_configure(table, tunnel);
 	if (config == NULL)
 		return;
 	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);
 	__atomic_store_n(&tunnel->clear_df, config->clear_df, __ATOMIC_RELAXED);
-	tunnel_publish_mtu(tunnel);
 	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
 }
 

@@ -451,6 +451,15 @@ static void test_gateway_errors(void **state)
 	assert_int_equal(config->gateway.host_rate, 100);
 	assert_false(config->gateway.hugepages);
 	config_free(config);
+	// VLAN tags take room, too.
+	char *small = edited(base, "name = \"gw\"", "name = \"gw\"; buffer_size = 1646");
+	char *tagged = edited(small, "side = \"inside\"", "side = \"inside\"; vlan = 5");
+	expect_errors(small, "");
+	expect_errors(tagged,
+		"t.conf:1: gateway.buffer_size = 1646: does not hold a packet of port \"inside\" "
+		"(MTU 1500); write at least 1650, or 0 to have it computed\n");
+	free(tagged);
+	free(small);
 }
 
 static void test_a_socket_path_fits_the_kernels_limit(void **state)

@@ -287,6 +287,33 @@ static void test_it_is_forgotten_in_time(void **state)
 	check_refused(&message);
 }
 
+// Another configuration while the gateway runs.
+static void test_it_follows_the_configuration(void **state)
+{
+	(void)state;
+	struct packet_too_big message = good4();
+	struct config_tunnel other = tunnels[0];
+	consider(&message);
+	other.mtu = 1300;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, 1300);
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(tunnel->mtu, 1338);
+	other = tunnels[0];
+	other.pmtu = false;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, MTU);
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(consider(&message), TUNNEL_PATH_LOWERED);
+	other.pmtu = true;
+	other.pmtu_floor = 1401;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(tunnel->path.mtu, 0);
+	assert_null(tunnel_path_expire(table, now + TUNNEL_PATH_AGE));
+}
+
 // A rekey: packets of the SA before are on their way still, and the MTU stays.
 static void test_the_sa_may_have_been_replaced(void **state)
 {
@@ -460,6 +487,7 @@ int main(void)
 		TEST(test_only_numbers_of_late_are_believed),
 		TEST(test_changes_are_not_too_many),
 		TEST(test_it_is_forgotten_in_time),
+		TEST(test_it_follows_the_configuration),
 		TEST(test_the_sa_may_have_been_replaced),
 		TEST(test_the_largest_inner_packet_fits_and_one_more_does_not),
 		TEST(test_messages_are_read),
