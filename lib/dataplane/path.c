@@ -225,7 +225,7 @@ void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels)
 			leaving.paths[i].origin);
 	free(leaving.paths);
 	// The next tunnel of such a number is another one.
-	for (uint32_t i = 0; i < dataplane->tunnel_room; i++) {
+	for (uint32_t i = 0; i < tunnel_room(dataplane->tunnels); i++) {
 		struct route_target target = {ROUTE_TUNNEL, i};
 		if (tunnels[i])
 			route_set_penalty(dataplane->routes, &target, 0);
