@@ -461,7 +461,8 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to these tunnels ([tunnel_room]), whoever added them. Looks at all routes.
+// All paths to these tunnels ([tunnel_room]), whoever added them, and their penalties. Looks at all
+// routes.
 void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
