@@ -144,7 +144,7 @@ def test_settings_of_a_tunnel_change_at_once(bench, config):
     assert "192.168.192.0/26 dev tunnel01" in namespace.ip("route")
     sent = probe(Bench.HOST, Bench.BEHIND["tunnel01"], 1300)
     assert sa.decrypt(bench.esp_of(sent))
-    bench.send_inside(probe(Bench.HOST, Bench.BEHIND["tunnel01"], 1301))
+    bench.send_inside(probe(Bench.HOST, Bench.BEHIND["tunnel01"], 1301, flags="DF"))
     wait_until(lambda: gateway.tunnel("tunnel01")["drop_total"] > 0 or
                bench.gateway.drops().get("too_big"), "1301 bytes are too big")
 
@@ -160,7 +160,8 @@ def test_neighbours_and_routes_by_ports_change(bench, config):
     assert result["counts"] == {"route": {"added": 2, "removed": 1}, "neighbour": {"changed": 1}}
     bench.sa_out()
     bench.send_inside(probe(Bench.HOST, Bench.BEHIND["tunnel01"]))
-    frame = bench.outside.receive(lambda data: data[23] == 50 and data, what="ESP")
+    frame = bench.outside.receive(lambda data: data[12:14] + data[23:24] == b"\x08\x00\x32" and data,
+                                    what="ESP")
     assert frame[:6] == bytes.fromhex("020000000099")
     routes = gateway.namespace.ip("route")
     assert "172.31.0.0/16 via 203.0.113.98 dev wan" in routes
