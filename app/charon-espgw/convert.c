@@ -197,7 +197,7 @@ static void note_tfc(const kernel_ipsec_add_sa_t *data)
 	if (data->tfc == 0 || noted)
 		return;
 	noted = true;
-	DBG1(DBG_KNL, "espgw does not send TFC padding yet: tfc_padding is ignored");
+	DBG1(DBG_KNL, "espgw pads by its own setting, tunnels[].tfc: tfc_padding is ignored");
 }
 
 bool convert_sa(struct sa *sa, const kernel_ipsec_sa_id_t *id, const kernel_ipsec_add_sa_t *data)

@@ -123,6 +123,9 @@ struct config_tunnel {
 	uint32_t ttl;        // of the outer header, hop limit over IPv6; default 64
 	bool pmtu;           // ICMP may lower the MTU; default true
 	uint32_t pmtu_floor; // outer bytes, which ICMP can't get it under; 0 = 576, IPv6 1280
+	uint32_t tfc;        // bytes that inner packets are padded to; 0 = off (default)
+	uint32_t dummy_interval_ms; // a dummy packet is sent so often; 0 = never (default)
+	uint32_t nat_keepalive;     // seconds without a packet in UDP; 0 = never (default)
 	struct config_health health;
 };
 

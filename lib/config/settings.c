@@ -121,7 +121,9 @@ static char *prefix_write(const struct packet_address *address, uint8_t length, 
 static char *integer_write(const struct setting *setting, uint32_t number, char *text)
 {
 	// Beyond the maximum: what the setting is when the file does not say it.
-	if (number > setting->maximum)
+	if (setting->word != NULL && number == setting->word_value)
+		snprintf(text, SETTING_VALUE_TEXT, "%s", setting->word);
+	else if (number > setting->maximum)
 		snprintf(text, SETTING_VALUE_TEXT, "none");
 	else
 		snprintf(text, SETTING_VALUE_TEXT, "%u", number);

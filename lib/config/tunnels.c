@@ -297,6 +297,9 @@ static void mtu_check(struct reader *reader, const config_setting_t *element,
 	tunnel->mtu_is_computed = tunnel->mtu == 0;
 	if (tunnel->mtu_is_computed)
 		tunnel->mtu = largest;
+	if (tunnel->tfc > tunnel->mtu && largest >= smallest)
+		reader_member_error(reader, element, "tfc",
+			"is larger than the MTU of the tunnel; write at most %u", tunnel->mtu);
 }
 
 // Ports and tunnels become interfaces of one kernel.

@@ -10,6 +10,7 @@
 struct way {
 	struct esp_sa_out *sa;
 	uint32_t adjacency, mtu;
+	uint32_t tfc;            // bytes that packets are padded to
 	enum drop_reason reason; // why nothing goes this way, or DROP_NONE
 };
 
@@ -24,6 +25,7 @@ static struct way read_way(struct worker *worker, uint32_t index)
 		return way;
 	}
 	way.sa = egress->sa;
+	way.tfc = __atomic_load_n(&tunnel->tfc, __ATOMIC_RELAXED);
 	way.adjacency = atomic_load_explicit(&egress->adjacency, memory_order_acquire);
 	way.reason = way.adjacency == TUNNEL_NO_PATH ? DROP_NO_PATH : DROP_NONE;
 	return way;
@@ -86,6 +88,24 @@ static __attribute__((noinline)) uint64_t refuse_some(struct worker *worker,
 	return bytes;
 }
 
+// Pads the packets from `at` on behind the inner packet (TFC padding, RFC 4303 section 2.7), as far
+// as the MTU lets them be. Their pkt_len stays that of the inner packet, until encapsulation. One
+// whose buffer has no room for it is refused there (NO_HEADROOM): it must not show its size.
+static __attribute__((noinline)) void pad(
+	const struct leaving *leaving, const struct way *way, unsigned int at)
+{
+	uint32_t size = RTE_MIN(way->tfc, way->mtu);
+	for (unsigned int i = at; i < leaving->count; i++) {
+		struct rte_mbuf *packet = leaving->packets[i];
+		if (packet->data_len >= size || packet->nb_segs != 1)
+			continue;
+		if (packet->data_off + size <= packet->buf_len)
+			memset(rte_pktmbuf_mtod_offset(packet, void *, packet->data_len), 0,
+				size - packet->data_len);
+		packet->data_len = (uint16_t)size;
+	}
+}
+
 static unsigned int end_of_run(const uint32_t *tunnels, unsigned int begin, unsigned int count)
 {
 	unsigned int end = begin + 1;
@@ -113,6 +133,8 @@ static inline void find_way(struct worker *worker, struct leaving *leaving, unsi
 	leaving->count = at + end - begin;
 	if (unlikely(too_big || way.reason != DROP_NONE || at != begin))
 		bytes = refuse_some(worker, leaving, &way, begin, end, at);
+	if (unlikely(way.tfc != 0))
+		pad(leaving, &way, at);
 	leaving->runs[leaving->run_count++] = (struct run){
 		.tunnel = leaving->tunnels[begin],
 		.adjacency = way.adjacency,

@@ -207,6 +207,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 	if (ticks % TICKS_PER_CHORE == 0) {
 		reclaim_poll(dataplane->reclaim);
 		path_retry(dataplane);
+		filler_chore(dataplane);
 		if (dataplane->reinstall) {
 			dataplane->reinstall = false;
 			dataplane_install_routes(dataplane);
@@ -219,6 +220,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 	if (ticks % TICKS_PER_WATCH == 0) {
 		ports_watch(dataplane);
 		age_paths(dataplane);
+		filler_second(dataplane);
 	}
 	if (ticks % TICKS_PER_AGE == 0)
 		neighbours_age(dataplane);
@@ -362,7 +364,8 @@ int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
 		calloc(rte_align32pow2(2 * tunnels + 2), sizeof(*dataplane->tun_index));
 	dataplane->no_sa_reported = calloc(tunnels + 1, sizeof(*dataplane->no_sa_reported));
 	if (dataplane->tuns == NULL || dataplane->tun_events == NULL ||
-		dataplane->no_sa_reported == NULL || dataplane->tun_index == NULL)
+		dataplane->no_sa_reported == NULL || dataplane->tun_index == NULL ||
+		!filler_create(dataplane))
 		return dataplane_fail(error, "no memory for %u tunnels", tunnels);
 	for (unsigned int i = 0; i < tunnels; i++)
 		dataplane->tuns[i].fd = -1;
@@ -445,4 +448,5 @@ void host_path_close(struct dataplane *dataplane)
 	free(dataplane->tun_events);
 	free(dataplane->tun_index);
 	free(dataplane->no_sa_reported);
+	free(dataplane->fillers);
 }

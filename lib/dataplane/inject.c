@@ -84,7 +84,9 @@ unsigned int inject_burst(struct worker *worker)
 			transmit_flush(worker); // what is sent counts for its own source
 			worker->source = source;
 		}
-		if (packets[i]->hash.usr & HOST_TUNNEL)
+		if (unlikely(packets[i]->hash.usr & (HOST_DUMMY | HOST_KEEPALIVE)))
+			filler_send(worker, packets[i]);
+		else if (packets[i]->hash.usr & HOST_TUNNEL)
 			inject_ip(worker, packets[i]);
 		else
 			inject_frame(worker, packets[i]);

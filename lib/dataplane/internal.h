@@ -282,6 +282,8 @@ struct dataplane {
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
 	int tick_fd;
+	struct filler *fillers;   // [tunnel]
+	bool any_dummies;         // some tunnel sends them
 	uint64_t *no_sa_reported; // [tunnel] when, nanoseconds
 	uint64_t unknown_spi_reported;
 	uint64_t progress_reported; // nanoseconds; at first, when the start began
@@ -364,6 +366,8 @@ unsigned int vlan_strip_burst(struct worker *worker, const struct port *port,
 void vlan_add(const struct port *port, struct rte_mbuf *packet);
 // inject.c: what the kernel sent, from the ring that control fills.
 unsigned int inject_burst(struct worker *worker);
+// filler.c: sends a packet with HOST_DUMMY or HOST_KEEPALIVE.
+void filler_send(struct worker *worker, struct rte_mbuf *packet);
 
 // share.c: a queue that one worker does not keep up with.
 #define SHARE_FULL  32u // packets: as many as any queue is asked for at least
@@ -418,6 +422,10 @@ static inline void worker_drop_of_tunnel(
 // On the rings to and from the host, mbuf->port is the telemetry source and mbuf->hash.usr says
 // where to: a port index, or a tunnel index with this bit.
 #define HOST_TUNNEL (UINT32_C(1) << 31)
+// From control itself, with a tunnel index: what to make a dummy packet of; an outer packet that is
+// a NAT keepalive.
+#define HOST_DUMMY     (UINT32_C(1) << 30)
+#define HOST_KEEPALIVE (UINT32_C(1) << 29)
 
 // ---- Control. ----
 
@@ -470,6 +478,11 @@ bool path_priority(struct dataplane *dataplane, const struct packet_prefix *pref
 // Tries again what found no room in the workers' table.
 void path_retry(struct dataplane *dataplane);
 uint32_t path_resolve(void *dataplane, const struct packet_address *destination);
+// filler.c: dummy packets, looked for every 10 ms, and NAT keepalives, every second. False: no
+// memory.
+bool filler_create(struct dataplane *dataplane);
+void filler_chore(struct dataplane *dataplane);
+void filler_second(struct dataplane *dataplane);
 // mirror.c: netlink to neighbours and routes
 int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
 void mirror_destroy(struct dataplane *dataplane);

@@ -243,7 +243,7 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 	struct esp_sa_out *sa, uint64_t run, uint64_t now, uint8_t *drops, unsigned int jobs,
 	uint64_t *udp6)
 {
-	if (unlikely(sa->selectors != NULL)) {
+	if (unlikely(sa->selectors != NULL) && !context->dummies) {
 		run = select_packets(sa->selectors, packets, run, drops);
 		if (run == 0)
 			return jobs;
@@ -302,6 +302,14 @@ static inline uint64_t check_rooms(
 	return without;
 }
 
+// The next header is the last byte of the trailer.
+static __attribute__((noinline)) void mark_dummies(
+	const struct esp_context *context, unsigned int jobs)
+{
+	for (unsigned int i = 0; i < jobs; i++)
+		context->jobs[i].data[context->jobs[i].length - 1] = IPPROTO_NONE;
+}
+
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
@@ -315,8 +323,19 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 			jobs = prepare_run(
 				context, packets, sas[begin], run, now, drops, jobs, &udp6);
 	}
+	if (unlikely(context->dummies))
+		mark_dummies(context, jobs);
 	esp_encrypt_jobs(context, jobs);
 	for (; udp6 != 0; udp6 &= udp6 - 1)
 		finish_udp6(packets[__builtin_ctzll(udp6)]);
 	return count - jobs;
+}
+
+unsigned int esp_encapsulate_dummies(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
+{
+	context->dummies = true;
+	unsigned int refused = esp_encapsulate(context, packets, sas, drops, count);
+	context->dummies = false;
+	return refused;
 }

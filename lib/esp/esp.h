@@ -172,6 +172,11 @@ void esp_sa_in_prefetch(const struct esp_context *context, struct esp_sa_in *sa)
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count);
 
+// Worker. As esp_encapsulate, but the packets become dummies (next header 59, RFC 4303
+// section 2.6), whatever they hold; 2 bytes at least. Selectors do not concern them.
+unsigned int esp_encapsulate_dummies(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count);
+
 // Worker. Decapsulates packets[0..count-1], each with its SA, in place. In: data starts at the SPI
 // and ends with the ICV; traffic_classes[i] is that of the outer IP header (ECN, RFC 6040). Out:
 // data is exactly the inner IP packet, its header checked (packet_ip_check), padding and TFC

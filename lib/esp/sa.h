@@ -82,6 +82,7 @@ struct esp_context {
 	IMB_MGR *manager;
 	struct gcm gcm;
 	unsigned int worker;
+	bool dummies;               // the burst under way is one of dummies
 	struct stage_clock *stages; // of the worker; never NULL
 	// nonce and aad of each job point to its own nonces and aads, for good.
 	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;

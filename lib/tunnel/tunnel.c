@@ -77,6 +77,7 @@ void tunnel_configure(
 		return;
 	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);
 	__atomic_store_n(&tunnel->clear_df, config->clear_df, __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->tfc, config->tfc, __ATOMIC_RELAXED);
 	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
 }
 

@@ -102,6 +102,7 @@ struct tunnel {
 	// What control may change at any time:
 	uint32_t mtu;  // largest inner packet in bytes while there is no outbound SA
 	uint32_t mss;  // as configured; see config_tunnel
+	uint32_t tfc;  // bytes that inner packets are padded to; 0 = off
 	bool clear_df; // IPv4 packets over the MTU are split even if they have DF
 	// Control's.
 	const struct config_tunnel *config; // NULL: there is no tunnel of this index

@@ -5,6 +5,7 @@
 import itertools
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scapy.layers.inet import (
     IP, UDP, IPOption_NOP, IPOption_Router_Alert, IPOption_RR, IPOption_Timestamp)
 from scapy.layers.inet6 import (
@@ -13,6 +14,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
+import testbed
+from esp import DUMMY, IPV4, IPV6, is_esp, trailer
 from topologies import Bench, probe
 
 BEHIND6 = {"tunnel01": Bench.BEHIND6, "tunnel02": "2001:db8:193::10",
@@ -23,6 +26,13 @@ SETTINGS = {
     "tunnel02": {"df": "clear", "dscp": 46, "ttl": 9},
     "tunnel03": {},
     "tunnel06": {"dscp": 10},
+}
+# Those of another gateway, besides.
+FILLING = {
+    "tunnel01": {"dummy_interval_ms": 50},
+    "tunnel02": {"tfc": 512, "nat_keepalive": 1},
+    "tunnel03": {"tfc": 256, "dummy_interval_ms": 50},
+    "tunnel06": {"nat_keepalive": 1},
 }
 FAMILIES = [pytest.param(inner, id=f"ipv{inner}-inside") for inner in (4, 6)]
 
@@ -202,3 +212,127 @@ def test_inner_packets_pass_unharmed(bench, tunnel, inner, nat_t):
         sent = sent.__class__(bytes(sent))
         bench.send_outside(into.encrypt(sent))
         arrives(bench, forwarded(sent))
+
+
+# ---- Traffic flow confidentiality ----
+
+@pytest.fixture(scope="module")
+def module_filling():
+    network = testbed.Network()
+    bench = HeaderBench(network)
+    for tunnel in bench.gateway.config["tunnels"]:
+        tunnel.update(FILLING[tunnel["name"]])
+    yield bench.start()
+    network.close()
+
+
+@pytest.fixture
+def filling(module_filling):
+    """A gateway that pads, and sends dummies and keepalives."""
+    module_filling.reset()
+    return module_filling
+
+
+@pytest.mark.parametrize("inner", FAMILIES)
+def test_tfc_padding(filling, inner):
+    """RFC 4303 2.7: all packets up to the size look alike; the far side finds the inner packet."""
+    bench, before = filling, filling.gateway.tunnel("tunnel02")
+    sa = bench.sa_out("tunnel02")
+    sizes = set()
+    for size in (60, 100, 511, 512):
+        sent = probe(*ends("tunnel02", inner), size=size)
+        outer = bench.esp_of(sent)
+        sizes.add(len(outer))
+        plain = AESGCM(sa.key).decrypt(sa.salt + bytes(outer[ESP])[8:16], bytes(outer[ESP])[16:],
+                                       bytes(outer[ESP])[:8])
+        # Behind the padding, 512 bytes need two bytes of ESP padding.
+        assert plain[:512] == forwarded(sent).ljust(512, b"\0")
+        assert plain[512:] == bytes((1, 2, 2, 4 if inner == 4 else 41))
+    assert len(sizes) == 1
+    sent = probe(*ends("tunnel02", inner), size=600)
+    outer = bench.esp_of(sent)
+    assert len(outer) > sizes.pop()
+    assert bytes(sa.decrypt(outer)) == forwarded(sent)
+    after = bench.gateway.tunnel("tunnel02")
+    assert after["out_packets"] - before["out_packets"] == 5
+    assert after["out_bytes"] - before["out_bytes"] == 60 + 100 + 511 + 512 + 600
+
+
+@pytest.mark.parametrize("inner", FAMILIES)
+def test_tfc_padding_that_arrives(bench, inner):
+    sa = bench.sa_in()
+    for size, padding in ((60, 1), (60, 452), (100, 1000)):
+        sent = probe(*reversed(ends("tunnel01", inner)), size=size)
+        padded = bytes(sent) + bytes(range(256)) * 4
+        bench.send_outside(sa.wrap(Raw(sa.seal(trailer(
+            padded[:size + padding], IPV4 if inner == 4 else IPV6)))))
+        arrives(bench, forwarded(sent))
+
+
+def test_dummies_are_sent(filling):
+    """RFC 4303 2.6: next header 59; a receiver discards them, and its window goes on."""
+    bench = filling
+    sas = {sa.spi: (sa, size) for sa, size in ((bench.sa_out("tunnel01"), 64),
+                                               (bench.sa_out("tunnel03"), 256))}
+    before = bench.gateway.source("gateway")
+    found = bench.outside.collect(is_esp, 10, count=12)
+    assert len(found) == 12 and {packet[ESP].spi for packet in found} == set(sas)
+    for packet in found:
+        sa, size = sas[packet[ESP].spi]
+        esp = bytes(packet[ESP])
+        plain = AESGCM(sa.key).decrypt(sa.salt + esp[8:16], esp[16:], esp[:8])
+        assert plain[-1] == DUMMY and plain[:size] == bytes(size)
+    for tunnel in ("tunnel01", "tunnel03"):
+        assert bench.gateway.tunnel(tunnel)["out_packets"] == 0  # nobody's traffic
+    bench.gateway.call("sa.flush")
+    testbed.wait_until(lambda: bench.gateway.source("gateway")["held"] == 0, "all have left")
+    after = bench.gateway.source("gateway")
+    assert after["forwarded"] - before["forwarded"] >= 12
+    # Without an SA there is nothing to send.
+    bench.outside.flush()
+    bench.nothing_outside(0.3)
+
+
+def keepalive_of(tunnel):
+    """A match for Wire: the tunnel's keepalive."""
+    def match(frame):
+        kind = {b"\x08\x00": IP, b"\x86\xdd": IPv6}.get(frame[12:14])
+        packet = kind(frame[14:]) if kind else None
+        return packet if packet is not None and UDP in packet and \
+            packet.dst == Bench.FAR[tunnel] and bytes(packet[UDP])[8:9] == b"\xff" else None
+    return match
+
+
+@pytest.mark.parametrize("tunnel", ("tunnel02", "tunnel06"))
+def test_keepalives_are_sent_when_idle(filling, tunnel):
+    """RFC 3948 2.3 and 4: one byte in UDP, between the SA's addresses and ports."""
+    bench = filling
+    bench.sa_out(tunnel)  # plain ESP: no NAT to keep
+    bench.outside.nothing(keepalive_of(tunnel), 2.5)
+    bench.sa_out(tunnel, nat_t=True)
+    packet = bench.outside.receive(keepalive_of(tunnel), 8, "a keepalive")
+    assert (packet[UDP].sport, packet[UDP].dport, packet[UDP].len) == (4500, 4500, 9)
+    assert bytes(packet[UDP])[8:] == b"\xff"
+    if tunnel == "tunnel02":
+        assert (packet.src, packet[UDP].chksum, packet.ttl) == (Bench.WAN, 0, 9)
+    else:
+        assert packet.src == Bench.WAN6 and packet[UDP].chksum != 0
+        checked = packet.copy()
+        del checked[UDP].chksum
+        assert IPv6(bytes(checked))[UDP].chksum == packet[UDP].chksum
+
+
+def test_a_keepalive_is_no_sign_of_life(bench):
+    """It is not authenticated: no SA counts it, and nobody has moved (RFC 3948 section 2.3)."""
+    sa = bench.sa_in(nat_t=True)
+    control = bench.gateway.control
+    control.call("events.subscribe", events=["sa.peer_moved", "spi.unknown"])
+    before = bench.gateway.call("sa.show", direction="in", spi=sa.spi)["sa"]
+    with bench.gateway.dropping(keepalive=2):
+        for source, port in ((sa.source, 4500), ("203.0.113.99", 61234)):
+            bench.send_outside(IP(src=source, dst=sa.destination) /
+                               UDP(sport=port, dport=4500) / Raw(b"\xff"))
+    after = bench.gateway.call("sa.show", direction="in", spi=sa.spi)["sa"]
+    for member in ("packets", "bytes", "sequence", "idle_seconds", "source", "udp_encapsulation"):
+        assert before[member] == after[member]
+    assert after["idle_seconds"] is None and control.events == []

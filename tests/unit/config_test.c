@@ -997,6 +997,9 @@ static void test_window_and_mtu_errors(void **state)
 			"13: tunnels[0].dscp = \"46\": is not one of the choices; write \"copy\" "
 			"or a whole "
 			"number from 0 to 63"},
+		{"interface_address = \"169", "tfc = 1439; interface_address = \"169",
+			"13: tunnels[0].tfc = 1439: is larger than the MTU of the tunnel; write at "
+			"most 1438"},
 		{"interface_address = \"169", "ttl = 0; interface_address = \"169",
 			"13: tunnels[0].ttl = 0: is too small; write a whole number from 1 to 255"},
 		// Nothing is left at all: no number below zero.
@@ -1021,6 +1024,13 @@ static void test_window_and_mtu_errors(void **state)
 		"interface_address = \"169", "dscp = 63; ttl = 255; interface_address = \"169");
 	assert_int_equal(config->tunnels[0].dscp, 63);
 	assert_int_equal(config->tunnels[0].ttl, 255);
+	config_free(config);
+	config = right_edited("interface_address = \"169",
+		"tfc = 1438; dummy_interval_ms = 10; nat_keepalive = 20; interface_address = "
+		"\"169");
+	assert_int_equal(config->tunnels[0].tfc, 1438);
+	assert_int_equal(config->tunnels[0].dummy_interval_ms, 10);
+	assert_int_equal(config->tunnels[0].nat_keepalive, 20);
 	config_free(config);
 	config = right_edited(
 		"interface_address = \"169", "dscp = \"copy\"; interface_address = \"169");
@@ -1376,6 +1386,8 @@ static void test_differences(void **state)
 		{"tunnel01", "tunnel01", "", ""},
 		{"fd00::2/126\"; }", "fd00::2/126\"; mtu = 1300; df = \"copy\"; }",
 			"~tunnel tunnel02 mtu=1418>1300 df=set>copy*\n", ""},
+		{"fd00::2/126\"; }", "fd00::2/126\"; dscp = 46; ttl = 3; tfc = 100; }",
+			"~tunnel tunnel02 dscp=copy>46* ttl=64>3* tfc=0>100\n", ""},
 		{"fd00::2/126\"; }", "fd00::2/126\"; health = { rate = \"high\"; }; }",
 			"~tunnel tunnel02 health.rate=mid>high\n", ""},
 		{"  { prefix = \"192.168.192.0/26\"; tunnel = \"tunnel01\"; },",

@@ -617,6 +617,46 @@ static void test_outer_header_changes(void **state)
 	sender_free(&sender);
 }
 
+// Dummies take sequence numbers like all packets, and no selectors hold them back; the far side
+// discards them, and its window goes on (RFC 4303 sections 2.6 and 3.4.4).
+static void test_dummies(void **state)
+{
+	(void)state;
+	static uint8_t plaintext[200], content[100];
+	for (uint8_t family = 4; family <= 6; family += 2) {
+		struct esp_sa_out_parameters parameters = test_out_parameters(family);
+		struct esp_selector nothing = {.protocol = 6};
+		nothing.local.address.family = nothing.remote.address.family = 4;
+		parameters.selectors = &nothing;
+		parameters.selector_count = 1;
+		struct sender sender = sender_new(&parameters);
+		struct esp_sa_in_parameters receiver = test_in_parameters(64);
+		struct esp_sa_in *in = esp_sa_in_create(&receiver);
+		struct rte_mbuf *packet = test_packet(content, sizeof(content));
+		for (uint64_t number = 1; number <= 3; number++) {
+			uint8_t drop = DROP_COUNT;
+			test_packet_set(packet, content, sizeof(content));
+			assert_int_equal(
+				esp_encapsulate_dummies(context, &packet, &sender.sa, &drop, 1), 0);
+			assert_int_equal(drop, DROP_NONE);
+			rte_pktmbuf_adj(packet, family == 4 ? 20 : 40);
+			int length = test_open(sender.cipher, number, test_data(packet),
+				packet->data_len, plaintext);
+			assert_true(length > (int)sizeof(content));
+			assert_int_equal(plaintext[length - 1], TEST_DUMMY);
+			assert_memory_equal(plaintext, content, sizeof(content));
+			assert_int_equal(test_decapsulate(context, in, packet, 0), DROP_DUMMY);
+			assert_int_equal(esp_sa_in_top(in), number);
+		}
+		// What follows is no dummy.
+		test_packet_set(packet, content, sizeof(content));
+		assert_int_equal(test_encapsulate(context, sender.sa, packet), DROP_SELECTOR);
+		test_packet_free(packet);
+		esp_sa_in_destroy(in);
+		sender_free(&sender);
+	}
+}
+
 int main(void)
 {
 	context = test_esp_start(ESP_CRYPTO_AUTO);
@@ -635,6 +675,7 @@ int main(void)
 		cmocka_unit_test(test_mixed_bursts),
 		cmocka_unit_test(test_counters_are_summed_over_workers),
 		cmocka_unit_test(test_outer_header_changes),
+		cmocka_unit_test(test_dummies),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	esp_context_destroy(context);
