@@ -120,10 +120,11 @@ static char *prefix_write(const struct packet_address *address, uint8_t length, 
 
 static char *integer_write(const struct setting *setting, uint32_t number, char *text)
 {
+	for (unsigned int i = 0; setting->choices != NULL && setting->choices[i] != NULL; i++)
+		if (number == SETTING_WORD(i))
+			return strcpy(text, setting->choices[i]);
 	// Beyond the maximum: what the setting is when the file does not say it.
-	if (setting->word != NULL && number == setting->word_value)
-		snprintf(text, SETTING_VALUE_TEXT, "%s", setting->word);
-	else if (number > setting->maximum)
+	if (number > setting->maximum)
 		snprintf(text, SETTING_VALUE_TEXT, "none");
 	else
 		snprintf(text, SETTING_VALUE_TEXT, "%u", number);
