@@ -386,7 +386,7 @@ const struct command commands[] = {
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
 					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
-					      "spi.unknown, port.state"},
+					      "tunnel.health, spi.unknown, port.state"},
 			{.name = "--count",
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,

@@ -30,6 +30,11 @@ static void expected_write(FILE *stream, const struct setting *setting)
 	case SETTING_CHOICE:
 		choices_write(stream, setting->choices);
 		break;
+	case SETTING_RATE:
+		choices_write(stream, setting->choices);
+		fprintf(stream, ", or a whole number of milliseconds from %lld to %lld",
+			(long long)setting->minimum, (long long)setting->maximum);
+		break;
 	case SETTING_NAME:
 		fputs("a name of 1 to 15 of the characters A-Z a-z 0-9 . _ -", stream);
 		break;
@@ -125,6 +130,15 @@ static void choice_set(
 		}
 	}
 	COMPLAIN(complaint, "is not one of the choices");
+}
+
+static void rate_set(
+	const struct setting *setting, const char *text, void *target, struct complaint *complaint)
+{
+	uint32_t choice = 0;
+	choice_set(setting, text, &choice, complaint);
+	if (complaint->text[0] == '\0')
+		memcpy(target, &setting->values[choice], sizeof(choice));
 }
 
 static void name_set(const char *text, char *target, struct complaint *complaint)
@@ -299,6 +313,8 @@ static void text_set(
 	switch (setting->type) {
 	case SETTING_CHOICE:
 		return choice_set(setting, text, target, complaint);
+	case SETTING_RATE:
+		return rate_set(setting, text, target, complaint);
 	case SETTING_NAME:
 		return name_set(text, target, complaint);
 	case SETTING_PATH:
@@ -347,7 +363,7 @@ bool settings_set(struct reader *reader, const config_setting_t *value,
 {
 	void *target = (char *)object + setting->offset;
 	int type = config_setting_type(value);
-	if (setting->type == SETTING_INTEGER &&
+	if ((setting->type == SETTING_INTEGER || setting->type == SETTING_RATE) &&
 		(type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return integer_set(reader, value, setting, target);
 	if (setting->type == SETTING_BOOLEAN && type == CONFIG_TYPE_BOOL) {

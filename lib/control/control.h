@@ -40,6 +40,8 @@ struct control_parts {
 		enum route_origin origin, struct dataplane_error *error);
 	bool (*adjacency)(void *argument, uint32_t adjacency, unsigned int *port,
 		struct packet_address *next_hop);
+	// NULL: no tunnel's health is checked.
+	bool (*health)(void *argument, unsigned int tunnel, struct health_report *report);
 	// One line without a line feed; NULL = standard error.
 	void (*log)(void *argument, enum config_log_level level, const char *line);
 	// Seconds without progress after which a client that does not read is disconnected, and

@@ -26,6 +26,11 @@ static bool part_adjacency(
 	return dataplane_adjacency(argument, index, port, next_hop);
 }
 
+static bool part_health(void *argument, unsigned int tunnel, struct health_report *report)
+{
+	return dataplane_health(argument, tunnel, report);
+}
+
 struct control_parts control_parts_of(struct dataplane *dataplane)
 {
 	return (struct control_parts){
@@ -40,5 +45,6 @@ struct control_parts control_parts_of(struct dataplane *dataplane)
 		.route_add = part_route_add,
 		.route_delete = part_route_delete,
 		.adjacency = part_adjacency,
+		.health = part_health,
 	};
 }

@@ -163,6 +163,7 @@ void control_free(void *text); // what jansson allocated
 	X(SA_NO_RECORD, "sa.no_record")                   \
 	X(SA_PEER_MOVED, "sa.peer_moved")                 \
 	X(TUNNEL_NO_SA, "tunnel.no_sa")                   \
+	X(TUNNEL_HEALTH, "tunnel.health")                 \
 	X(SPI_UNKNOWN, "spi.unknown")                     \
 	X(PORT_STATE, "port.state")                       \
 	X(EVENTS_LOST, "events.lost")

@@ -14,6 +14,7 @@
 #include "reclaim/reclaim.h"
 #include "route/route.h"
 #include "telemetry/telemetry.h"
+#include "tunnel/health.h"
 #include "tunnel/tunnel.h"
 
 struct event_base;
@@ -31,7 +32,8 @@ enum dataplane_event_kind {
 	// `udp_source`; at most 1 a second and SA.
 	DATAPLANE_PEER_MOVED,
 	DATAPLANE_NO_SA, // traffic for a tunnel without outbound SA; at most 1 a second a tunnel
-	DATAPLANE_PORT_STATE, // a port's link went up or down, or the device was removed
+	DATAPLANE_TUNNEL_HEALTH, // `tunnel` went from one state to another: health
+	DATAPLANE_PORT_STATE,    // a port's link went up or down, or the device was removed
 };
 
 struct dataplane_event {
@@ -41,6 +43,7 @@ struct dataplane_event {
 	unsigned int port;
 	struct packet_address address;
 	uint16_t udp_source; // host order
+	struct health_change health;
 };
 
 typedef void (*dataplane_event_handler)(void *argument, const struct dataplane_event *event);
@@ -95,6 +98,15 @@ int dataplane_route_add(struct dataplane *dataplane, const struct config_route *
 	enum route_origin origin, struct dataplane_error *error);
 int dataplane_route_delete(struct dataplane *dataplane, const struct config_route *route,
 	enum route_origin origin, struct dataplane_error *error);
+
+// Control. The health of a tunnel. False when it is not checked.
+bool dataplane_health(
+	struct dataplane *dataplane, unsigned int tunnel, struct health_report *report);
+// Begins to check a tunnel by these settings, or goes on with others: its state and statistics
+// stay. With enabled = false it ends, and the tunnel counts as healthy. The addresses are the
+// tunnel's configuration's. While the data plane runs; 0 or -1 when there is no memory.
+int dataplane_health_configure(
+	struct dataplane *dataplane, unsigned int tunnel, const struct config_health *settings);
 
 // The port and next hop of an adjacency target, for listing routes. False when it is none.
 bool dataplane_adjacency(const struct dataplane *dataplane, uint32_t adjacency, unsigned int *port,

@@ -178,8 +178,8 @@ static bool is_link_scope(const struct rte_mbuf *packet)
 // What came by a tunnel and does not go out of a port. A tunnel may take everything: what is of
 // link scope is the host's all the same.
 static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
-	struct gathered *tunnels, struct rte_mbuf *packet, struct route_target target,
-	uint32_t arrived)
+	struct gathered *tunnels, struct rte_mbuf *packet, struct route_target source,
+	struct route_target target, uint32_t arrived)
 {
 	switch (target.kind) {
 	case ROUTE_CONNECTED:
@@ -191,8 +191,11 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		else
 			forward_to_tunnel(worker, tunnels, packet, target.index, arrived);
 		break;
-	case ROUTE_LOCAL_PORT:
 	case ROUTE_LOCAL_TUNNEL:
+		if (probe_take(worker, packet, source, target, arrived))
+			break;
+		__attribute__((fallthrough));
+	case ROUTE_LOCAL_PORT:
 		punt_ip(worker, packet, arrived);
 		break;
 	default:
@@ -201,6 +204,14 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		else
 			worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
 	}
+}
+
+// No tunnel leads to the source, so the far side can't be its way: unless it is of a health check.
+static __attribute__((noinline)) void refuse_source(struct worker *worker, struct rte_mbuf *packet,
+	struct route_target source, struct route_target target, uint32_t arrived)
+{
+	if (!probe_take(worker, packet, source, target, arrived))
+		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
 }
 
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
@@ -216,13 +227,13 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
 		if (unlikely(sources[i].kind != ROUTE_TUNNEL))
-			worker_drop_of_tunnel(worker, packets[i], DROP_INNER_SOURCE, tunnels[i]);
+			refuse_source(worker, packets[i], sources[i], target, tunnels[i]);
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(
 				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
 		else
-			forward_decapsulated_elsewhere(
-				worker, &forwarding.tunnels, packets[i], target, tunnels[i]);
+			forward_decapsulated_elsewhere(worker, &forwarding.tunnels, packets[i],
+				sources[i], target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
 }
