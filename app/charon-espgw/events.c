@@ -10,7 +10,7 @@
 
 // sa.no_record is not among them: it only repeats how sa.add was answered.
 static const char *const wanted_events[] = {"sa.soft_expired", "sa.hard_expired",
-	"sa.sequence_exhausted", "sa.peer_moved", "tunnel.no_sa", "spi.unknown"};
+	"sa.sequence_exhausted", "sa.peer_moved", "tunnel.no_sa", "spi.unknown", "config.applied"};
 
 enum espgw_status event_subscribe(struct espgw_client *client, struct espgw_error *error)
 {
@@ -91,6 +91,9 @@ void event_handle(struct gateway *gateway, const json_t *event)
 	} else if (strcmp(name, "spi.unknown") == 0) {
 		gateway_log(gateway, 2, "ESP with the unknown SPI %s came from %s",
 			json_text(event, "spi"), json_text(event, "source"));
+	} else if (strcmp(name, "config.applied") == 0 && gateway->calls != NULL) {
+		gateway_log(gateway, 1, "espgw has another configuration: reading its tunnels");
+		reconcile_begin(gateway, gateway->epoch);
 	} else if (strcmp(name, "events.lost") == 0 && gateway->calls != NULL) {
 		gateway_log(gateway, 1, "events of espgw were lost: comparing its SAs");
 		reconcile_begin(gateway, gateway->epoch);

@@ -142,3 +142,4 @@ enum exit_code run_events(struct invocation *invocation);
 enum exit_code run_hello(struct invocation *invocation);
 enum exit_code run_version(struct invocation *invocation);
 enum exit_code run_key_generate(struct invocation *invocation);
+enum exit_code run_config(struct invocation *invocation); // config.c

@@ -73,6 +73,7 @@ static const struct column route_columns[] = {
 	{"NEXT HOP", "next_hop", COLUMN_TEXT},
 	{"ORIGIN", "origin", COLUMN_TEXT},
 	{"PRIORITY", "priority", COLUMN_COUNT},
+	{"PENALTY", "penalty", COLUMN_COUNT},
 	{"WEIGHT", "weight", COLUMN_COUNT},
 	{"BEST", "best", COLUMN_YES},
 	{0},
@@ -270,8 +271,9 @@ const struct command commands[] = {
 		.method = "route.add",
 		.summary = "route a prefix to a tunnel or to a port",
 		.details =
-			"The longest prefix wins, then the lowest priority. Such a route is gone "
-			"after a restart; permanent ones belong into the configuration.",
+			"The longest prefix wins, then the lowest priority; routes of equal "
+			"priority share the flows by weight. Such a route is gone after a restart; "
+			"permanent ones belong into the configuration.",
 		.arguments = {PREFIX,
 			{.name = "--tunnel",
 				.value = "NAME",
@@ -289,7 +291,7 @@ const struct command commands[] = {
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,
 				.parameter = "weight",
-				.help = "1 to 256; by default 1"}},
+				.help = "1 to 256; by default 1: share of the flows"}},
 		.either = {"--tunnel", "--port"},
 		.print = print_nothing,
 		.examples = "  espctl route add 192.168.192.0/26 --tunnel tunnel01 --priority 100\n"
@@ -386,7 +388,8 @@ const struct command commands[] = {
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
 					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
-					      "tunnel.health, spi.unknown, port.state"},
+					      "tunnel.health, spi.unknown, port.state, "
+					      "config.applied"},
 			{.name = "--count",
 				.value = "N",
 				.kind = ARGUMENT_NUMBER,
@@ -398,6 +401,46 @@ const struct command commands[] = {
 		.run = run_events,
 		.examples = "  espctl events\n"
 			    "  espctl --json events --event sa.soft_expired --count 1\n",
+	},
+	{
+		.group = "config",
+		.verb = "apply",
+		.method = "config.apply",
+		.summary = "change the running gateway to what a file says",
+		.details =
+			"The file is checked as at a start, compared with what runs, and the "
+			"difference is applied: tunnels, routes, neighbours and most of their "
+			"settings, without losing a packet of what stays the same. What needs a "
+			"restart (ports, workers, limits) is named, and then nothing is changed; "
+			"nor is it when anything fails. Each line of the output is a change: + is "
+			"added, - is removed, ~ is changed.\n"
+			"\n"
+			"The next start reads the gateway's own file: put the changes there, and "
+			"use `espctl config reload`.",
+		.arguments = {{.name = "FILE", .help = "the new configuration"},
+			{.name = "--check",
+				.kind = ARGUMENT_FLAG,
+				.parameter = "check",
+				.help = "only show the difference, and what would be refused"}},
+		.connects_itself = true, // not before the file is read
+		.run = run_config,
+		.examples = "  espctl config apply --check new.conf\n"
+			    "  espctl config apply new.conf\n",
+	},
+	{
+		.group = "config",
+		.verb = "reload",
+		.method = "config.apply",
+		.summary = "change the running gateway to what its own file says now",
+		.details = "As `espctl config apply` with the file that the gateway was started "
+			   "with. SIGHUP does the same, and tells the log what came of it.",
+		.arguments = {{.name = "--check",
+			.kind = ARGUMENT_FLAG,
+			.parameter = "check",
+			.help = "only show the difference, and what would be refused"}},
+		.connects_itself = true,
+		.run = run_config,
+		.examples = "  espctl config reload\n",
 	},
 	{
 		.group = "key",

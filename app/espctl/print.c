@@ -313,6 +313,7 @@ static const struct column queue_columns[] = {
 static const struct column port_columns[] = {
 	{"PORT", "name", COLUMN_TEXT},
 	{"SIDE", "side", COLUMN_TEXT},
+	{"VLAN", "tags", COLUMN_TEXT},
 	{"LINK", "link", COLUMN_TEXT},
 	{"MTU", "mtu", COLUMN_COUNT},
 	{"RECEIVED", "rx_packets", COLUMN_COUNT},
@@ -331,6 +332,19 @@ static json_t *describe_link(const json_t *port)
 	return json_string(json_is_true(json_object_get(port, "link_up")) ? "up" : "down");
 }
 
+// "-", "100", or "300.100" with a service VLAN.
+static json_t *describe_vlan(const json_t *port)
+{
+	const json_t *vlan = json_object_get(port, "vlan");
+	const json_t *service = json_object_get(port, "service_vlan");
+	if (!json_is_integer(vlan))
+		return json_string("-");
+	if (!json_is_integer(service))
+		return json_sprintf("%d", (int)json_integer_value(vlan));
+	return json_sprintf(
+		"%d.%d", (int)json_integer_value(service), (int)json_integer_value(vlan));
+}
+
 void print_ports(const struct invocation *invocation, const json_t *result)
 {
 	json_t *ports = json_array(), *queues = json_array();
@@ -339,6 +353,7 @@ void print_ports(const struct invocation *invocation, const json_t *result)
 	json_array_foreach (json_object_get(result, "ports"), p, port) {
 		json_t *line = json_copy(port);
 		json_object_set_new(line, "link", describe_link(port));
+		json_object_set_new(line, "tags", describe_vlan(port));
 		json_object_set_new(line, "errors",
 			json_integer(member_integer(port, "rx_errors") +
 				     member_integer(port, "rx_no_buffer") +
@@ -367,6 +382,7 @@ static const struct column source_columns[] = {
 	{"BYTES", "received_bytes", COLUMN_BYTES},
 	{"FORWARDED", "forwarded", COLUMN_COUNT},
 	{"TO HOST", "to_host", COLUMN_COUNT},
+	{"JOINED", "joined", COLUMN_COUNT},
 	{"DROPPED", "dropped", COLUMN_COUNT},
 	{"HELD", "held", COLUMN_COUNT},
 	{0},

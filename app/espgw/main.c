@@ -42,19 +42,28 @@ static void say_ready(const struct config *config)
 // What passed, for the journal.
 static void say_totals(struct dataplane *dataplane)
 {
-	uint64_t received = 0, forwarded = 0, to_host = 0, held = 0;
+	uint64_t received = 0, forwarded = 0, to_host = 0, joined = 0, held = 0;
 	for (unsigned int i = 0; i < TELEMETRY_SOURCES; i++) {
 		struct telemetry_source sum;
 		telemetry_sum_source(dataplane_telemetry(dataplane), i, &sum);
 		received += sum.received;
 		forwarded += sum.forwarded;
 		to_host += sum.to_host;
+		joined += sum.joined;
 		held += telemetry_source_held(&sum);
 	}
 	fprintf(stderr,
-		"espgw: stopped: received %lu, forwarded %lu, to host %lu, dropped %lu, "
-		"unaccounted %lu packets\n",
-		received, forwarded, to_host, received - forwarded - to_host - held, held);
+		"espgw: stopped: received %lu, forwarded %lu, to host %lu, joined %lu, dropped "
+		"%lu, unaccounted %lu packets\n",
+		received, forwarded, to_host, joined,
+		received - forwarded - to_host - joined - held, held);
+}
+
+static void on_reload(evutil_socket_t signal, short events, void *control)
+{
+	(void)signal;
+	(void)events;
+	control_reload(control);
 }
 
 static int run_loop(const struct config *config, struct event_base *base)
@@ -71,11 +80,13 @@ static int run_loop(const struct config *config, struct event_base *base)
 }
 
 // Everything that runs on the event loop, and the loop itself.
-static int serve(const struct config *config, struct dataplane *dataplane, struct event_base *base)
+static int serve(const struct config *config, const char *file, struct dataplane *dataplane,
+	struct event_base *base)
 {
 	struct dataplane_error error;
 	struct control_error control_error;
 	struct control_parts parts = control_parts_of(dataplane);
+	parts.config_file = file;
 	struct control *control = control_create(&parts, base, &control_error);
 	if (control == NULL) {
 		fprintf(stderr, "espgw: %s\n", control_error.text);
@@ -84,14 +95,17 @@ static int serve(const struct config *config, struct dataplane *dataplane, struc
 	dataplane_set_event_handler(dataplane, control_dataplane_event, control);
 	struct event *terminate = evsignal_new(base, SIGTERM, on_signal, base);
 	struct event *interrupt = evsignal_new(base, SIGINT, on_signal, base);
+	struct event *reload = evsignal_new(base, SIGHUP, on_reload, control);
 	int status = EXIT_FAILURE;
 	if (dataplane_start(dataplane, base, &error) != 0) {
 		fprintf(stderr, "espgw: %s\n", error.text);
-	} else if (evsignal_add(terminate, NULL) == 0 && evsignal_add(interrupt, NULL) == 0) {
+	} else if (evsignal_add(terminate, NULL) == 0 && evsignal_add(interrupt, NULL) == 0 &&
+		   evsignal_add(reload, NULL) == 0) {
 		status = run_loop(config, base);
 	}
 	event_free(terminate);
 	event_free(interrupt);
+	event_free(reload);
 	dataplane_stop(dataplane);
 	dataplane_set_event_handler(dataplane, NULL, NULL);
 	control_destroy(control);
@@ -99,7 +113,7 @@ static int serve(const struct config *config, struct dataplane *dataplane, struc
 	return status;
 }
 
-static int run(const struct config *config)
+static int run(const struct config *config, const char *file)
 {
 	struct dataplane_error error;
 	if (process_lock(config) != 0)
@@ -114,7 +128,7 @@ static int run(const struct config *config)
 	struct event_base *base = event_base_new();
 	int status = EXIT_FAILURE;
 	if (base != NULL) {
-		status = serve(config, dataplane, base);
+		status = serve(config, file, dataplane, base);
 		event_base_free(base);
 	}
 	dataplane_destroy(dataplane);
@@ -142,7 +156,7 @@ int main(int argc, char **argv)
 		break;
 	default:
 		process_protect_memory();
-		status = run(config);
+		status = run(config, options.file);
 	}
 	config_free(config);
 	return status;

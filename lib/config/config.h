@@ -16,7 +16,7 @@
 #define CONFIG_PATH_SIZE   108 // of a Unix socket (sun_path), with the end
 #define CONFIG_WORKERS     64
 #define CONFIG_PORTS       16
-#define CONFIG_TUNNELS     4096
+#define CONFIG_TUNNELS     16384
 #define CONFIG_ADDRESSES   8 // per port
 #define CONFIG_DEVICE_SIZE 256
 
@@ -24,6 +24,9 @@ enum config_side { CONFIG_SIDE_INSIDE, CONFIG_SIDE_OUTSIDE };
 enum config_far_side { CONFIG_FAR_SIDE_ANY, CONFIG_FAR_SIDE_AWS, CONFIG_FAR_SIDE_CLOUDFLARE };
 // What the outer header's DF bit becomes (RFC 4301 section 8.1).
 enum config_df { CONFIG_DF_SET, CONFIG_DF_CLEAR, CONFIG_DF_COPY };
+
+// The outer header's DSCP is the inner packet's (RFC 2983 section 3.1, RFC 4301 section 5.1.2.1).
+#define CONFIG_DSCP_COPY 64
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 enum config_health_type { CONFIG_HEALTH_REQUEST, CONFIG_HEALTH_REPLY };
 enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIRECTIONAL };
@@ -43,12 +46,16 @@ struct config_gateway {
 	bool hugepages;          // false: run without, from memory of `memory_mb`
 	uint32_t memory_mb;      // taken at start when hugepages = false; default 512
 	uint32_t max_sas;        // both directions together; default 1024
+	uint32_t max_tunnels;    // 0 = by the number of those configured: config_tunnel_room
 	uint32_t max_routes;     // default 4096
 	uint32_t max_neighbours; // default 1024
 	uint32_t max_clients;    // of the control socket; default 64
 	uint32_t host_rate;      // packets a second to the host at most; default 10000
 	uint32_t buffers;        // packet buffers; 0 = computed from queues
 	uint32_t buffer_size;    // data room of one buffer in bytes; 0 = computed from the MTUs
+
+	// ESP in fragments: packets that a worker puts together at once; default 256, and 2000.
+	uint32_t reassembly_packets, reassembly_timeout_ms;
 };
 
 // ports = ( { ... }, ... )
@@ -65,6 +72,8 @@ struct config_port {
 	uint32_t rx_descriptors, tx_descriptors; // default 1024
 	bool has_mac;                            // default: the device's own
 	struct rte_ether_addr mac;
+	uint32_t vlan;         // 802.1Q VLAN of the port's frames; 0 = untagged
+	uint32_t service_vlan; // 802.1ad VLAN around that; 0 = none
 };
 
 // workers = { cores = [ 2, 3 ]; ... }
@@ -116,6 +125,8 @@ struct config_tunnel {
 	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
 	enum config_df df;
+	uint32_t dscp; // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
+	uint32_t ttl;  // of the outer header, hop limit over IPv6; default 64
 	struct config_health health;
 };
 
@@ -166,5 +177,89 @@ struct config *config_load(const char *file, FILE *errors);
 struct config *config_parse(const char *text, const char *name, FILE *errors);
 // Also for NULL.
 void config_free(struct config *config);
+
+// ---- from one configuration to the next, while the gateway runs ----
+//
+// Tunnels of a running configuration keep their indexes, which routes, SAs and counters go by. So
+// its array has holes where tunnels were removed: elements whose name is empty.
+
+static inline bool config_is_tunnel(const struct config_tunnel *tunnel)
+{
+	return tunnel->name[0] != '\0';
+}
+
+// How many indexes of tunnels a gateway has that starts with this configuration.
+static inline unsigned int config_tunnel_room(const struct config *config)
+{
+	unsigned int wanted = RTE_MAX(2 * config->tunnel_count, 64u);
+	if (config->gateway.max_tunnels != 0)
+		wanted = config->gateway.max_tunnels;
+	return RTE_MAX(RTE_MIN(wanted, (unsigned int)CONFIG_TUNNELS), config->tunnel_count);
+}
+
+// Brings the ports and tunnels of `next` into the order of `running`: what has the same name gets
+// the same index, and a new tunnel one of those below `room` that are not taken[]. Routes and
+// neighbours are led to the new indexes. Ports stay as they are unless all have the same names.
+// False when there are too few indexes, or no memory: nothing has changed then.
+bool config_place(
+	struct config *next, const struct config *running, const bool *taken, unsigned int room);
+
+// What a change needs.
+enum config_effect {
+	CONFIG_RESTART, // can't be had while the gateway runs
+	CONFIG_LIVE,    // is there at once
+	CONFIG_NEXT_SA, // holds for SAs that are added from now on
+};
+
+enum config_part {
+	CONFIG_PART_GATEWAY,
+	CONFIG_PART_WORKERS,
+	CONFIG_PART_PORT,
+	CONFIG_PART_TUNNEL,
+	CONFIG_PART_ROUTE,
+	CONFIG_PART_NEIGHBOUR,
+	CONFIG_PARTS
+};
+
+enum config_change_kind { CONFIG_ADDED, CONFIG_REMOVED, CONFIG_CHANGED };
+
+struct config_setting_change {
+	const char *group; // "health", or "" for the part's own
+	const char *name;
+	enum config_effect effect;
+	char *before, *after;
+};
+
+// Something that is in one configuration and not in the other, or differs.
+struct config_change {
+	enum config_part part;
+	enum config_change_kind kind;
+	unsigned int before, after; // indexes in either configuration
+	unsigned int setting_count; // of CONFIG_CHANGED
+	struct config_setting_change *settings;
+};
+
+struct config_diff {
+	const struct config *before, *after; // borrowed
+	unsigned int count;
+	struct config_change *changes; // by part, then removed, changed and added ones as they come
+	// Changes by part and kind.
+	unsigned int counts[CONFIG_PARTS][3];
+};
+
+// The difference of two configurations, of which `after` has been placed. Tunnels and ports are the
+// same by name, routes by prefix and target, neighbours by port and address. NULL without memory.
+struct config_diff *config_compare(const struct config *before, const struct config *after);
+// Also for NULL.
+void config_diff_free(struct config_diff *diff);
+const char *config_part_name(enum config_part part); // "tunnel"
+// What was changed, in words such as "10.0.0.0/8 by tunnel01"; returns `text`. Empty for the parts
+// of which there is one.
+#define CONFIG_CHANGE_TEXT 160
+char *config_change_name(const struct config_diff *diff, const struct config_change *change,
+	char text[CONFIG_CHANGE_TEXT]);
+// Writes a line for each thing that needs a restart. Returns how many.
+unsigned int config_diff_refusals(const struct config_diff *diff, FILE *stream);
+
 // Writes the reference of all settings as Markdown tables: what docs/configuration.md holds.
 void config_describe(FILE *stream);

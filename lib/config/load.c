@@ -17,6 +17,10 @@ static void limits_check(struct reader *reader)
 	const config_setting_t *gateway = config_setting_get_member(reader->root, "gateway");
 	if (gateway == NULL)
 		return;
+	if (config->gateway.max_tunnels != 0 && config->tunnel_count > config->gateway.max_tunnels)
+		reader_member_error(reader, gateway, "max_tunnels",
+			"the file alone has %u tunnels; write more, or leave it out",
+			config->tunnel_count);
 	if (config->route_count > config->gateway.max_routes)
 		reader_member_error(reader, gateway, "max_routes",
 			"the file alone has %u routes; write more", config->route_count);

@@ -119,6 +119,10 @@ static void port_check(struct reader *reader, unsigned int index)
 		reader_member_error(reader, element, "mtu",
 			"is too small for the port's IPv6 address; write at least %d",
 			IPV6_MTU_MIN);
+	if (port->service_vlan != 0 && port->vlan == 0)
+		reader_member_error(reader, element, "service_vlan",
+			"is a tag around that of vlan, which is missing; write vlan = N too, or "
+			"only that");
 	if (port->tx_queues < config->worker_count)
 		reader_member_error(reader, element, "tx_queues",
 			"there are %u workers, and each sends on a queue of its own; write at "

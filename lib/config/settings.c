@@ -18,6 +18,8 @@ static void expected_write(FILE *stream, const struct setting *setting)
 {
 	switch (setting->type) {
 	case SETTING_INTEGER:
+		if (setting->word != NULL)
+			fprintf(stream, "\"%s\" or ", setting->word);
 		fprintf(stream, "%sa %s from %lld to %lld", setting->zero ? "0 or " : "",
 			setting->power_of_two ? "power of two" : "whole number",
 			(long long)setting->minimum, (long long)setting->maximum);
@@ -100,6 +102,82 @@ static const char *type_name(const config_setting_t *setting)
 		return "a list";
 	default:
 		return "a group";
+	}
+}
+
+static char *address_write(const struct packet_address *address, char *text)
+{
+	if (address->family == 0)
+		snprintf(text, SETTING_VALUE_TEXT, "none");
+	else
+		packet_address_format(address, text);
+	return text;
+}
+
+static char *prefix_write(const struct packet_address *address, uint8_t length, char *text)
+{
+	struct packet_prefix prefix = {*address, length}; // as it is, host bits kept
+	return packet_prefix_format(&prefix, text);
+}
+
+static char *integer_write(const struct setting *setting, uint32_t number, char *text)
+{
+	// Beyond the maximum: what the setting is when the file does not say it.
+	if (number > setting->maximum)
+		snprintf(text, SETTING_VALUE_TEXT, "none");
+	else
+		snprintf(text, SETTING_VALUE_TEXT, "%u", number);
+	return text;
+}
+
+static char *rate_write(
+	const struct setting *setting, uint32_t number, char text[SETTING_VALUE_TEXT])
+{
+	for (unsigned int i = 0; setting->choices[i] != NULL; i++) {
+		if (setting->values[i] == number) {
+			snprintf(text, SETTING_VALUE_TEXT, "%s", setting->choices[i]);
+			return text;
+		}
+	}
+	return integer_write(setting, number, text);
+}
+
+char *settings_format(
+	const struct setting *setting, const void *object, char text[SETTING_VALUE_TEXT])
+{
+	const void *at = (const char *)object + setting->offset;
+	const struct packet_interface_address *interface = at;
+	const struct packet_prefix *prefix = at;
+	uint32_t number = 0;
+	if (setting->size == sizeof(number))
+		memcpy(&number, at, sizeof(number));
+	switch (setting->type) {
+	case SETTING_RATE:
+		return rate_write(setting, number, text);
+	case SETTING_INTEGER:
+		return integer_write(setting, number, text);
+	case SETTING_BOOLEAN:
+		snprintf(text, SETTING_VALUE_TEXT, "%s", *(const bool *)at ? "true" : "false");
+		return text;
+	case SETTING_CHOICE:
+		snprintf(text, SETTING_VALUE_TEXT, "%s", setting->choices[number]);
+		return text;
+	case SETTING_MODE:
+		snprintf(text, SETTING_VALUE_TEXT, "%04o", number);
+		return text;
+	case SETTING_ADDRESS:
+		return address_write(at, text);
+	case SETTING_INTERFACE_ADDRESS:
+		return prefix_write(&interface->address, interface->length, text);
+	case SETTING_PREFIX:
+		return prefix_write(&prefix->address, prefix->length, text);
+	case SETTING_MAC:
+		snprintf(text, SETTING_VALUE_TEXT, RTE_ETHER_ADDR_PRT_FMT,
+			RTE_ETHER_ADDR_BYTES((const struct rte_ether_addr *)at));
+		return text;
+	default: // a name, path or device
+		snprintf(text, SETTING_VALUE_TEXT, "%s", (const char *)at);
+		return text;
 	}
 }
 
@@ -358,11 +436,23 @@ static bool integer_set(struct reader *reader, const config_setting_t *value,
 	return true;
 }
 
+// Whether the text is the word that may stand in the place of the number; then that is stored.
+static bool word_set(const struct setting *setting, const char *text, void *target)
+{
+	if (setting->word == NULL || strcmp(setting->word, text) != 0)
+		return false;
+	memcpy(target, &setting->word_value, sizeof(setting->word_value));
+	return true;
+}
+
 bool settings_set(struct reader *reader, const config_setting_t *value,
 	const struct setting *setting, void *object)
 {
 	void *target = (char *)object + setting->offset;
 	int type = config_setting_type(value);
+	if (setting->type == SETTING_INTEGER && type == CONFIG_TYPE_STRING &&
+		word_set(setting, config_setting_get_string(value), target))
+		return true;
 	if ((setting->type == SETTING_INTEGER || setting->type == SETTING_RATE) &&
 		(type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return integer_set(reader, value, setting, target);
@@ -396,10 +486,11 @@ static void fallback_set(const struct setting *setting, void *object)
 		return;
 	if (setting->type == SETTING_BOOLEAN) {
 		*(bool *)target = strcmp(setting->fallback, "true") == 0;
-	} else if (setting->type == SETTING_INTEGER) {
+	} else if (setting->type == SETTING_INTEGER &&
+		   !word_set(setting, setting->fallback, target)) {
 		uint32_t number = (uint32_t)strtoul(setting->fallback, NULL, 10);
 		memcpy(target, &number, sizeof(number));
-	} else {
+	} else if (setting->type != SETTING_INTEGER) {
 		text_set(setting, setting->fallback, target, &complaint);
 	}
 }

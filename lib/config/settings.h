@@ -39,12 +39,16 @@ struct setting {
 	int64_t minimum, maximum; // of integers
 	bool zero;                // 0 is allowed besides
 	bool power_of_two;        // of integers
+	const char *word;         // what may stand in the place of an integer, in quotes,
+	uint32_t word_value;      // and what is stored for it
 	const char *const *choices;
 	const uint32_t *values;    // of the choices of a rate
 	const char *fallback;      // the value when the setting is absent, as text
 	const char *fallback_note; // the same in words, where a number would say nothing
 	const char *expected;      // what is right, where the type does not say it
 	const char *meaning;
+	// What a change of it needs while the gateway runs. Left out: a restart.
+	enum config_effect effect;
 	const struct setting_group *group;
 };
 
@@ -75,6 +79,10 @@ void settings_read_array(struct reader *reader, const config_setting_t *group, c
 // Writes a value by its table row. False when it is wrong, which is reported.
 bool settings_set(struct reader *reader, const config_setting_t *value,
 	const struct setting *setting, void *object);
+// The value as it is written in the file, without quotes; returns `text`.
+#define SETTING_VALUE_TEXT (CONFIG_DEVICE_SIZE + 8)
+char *settings_format(
+	const struct setting *setting, const void *object, char text[SETTING_VALUE_TEXT]);
 // What a right value is, in words; returns `text`.
 #define SETTING_TEXT 200
 char *settings_expected(const struct setting *setting, char text[SETTING_TEXT]);

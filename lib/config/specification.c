@@ -50,6 +50,7 @@ static const struct setting gateway_rows[] = {
 			   "of the machine."},
 	{.name = "log_level",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_gateway, log_level),
 		.choices = log_levels,
 		.fallback = "info",
@@ -73,6 +74,15 @@ static const struct setting gateway_rows[] = {
 		.fallback = "1024",
 		.meaning = "SAs at most, both directions together. A rekey needs both the old and "
 			   "the new ones."},
+	{.name = "max_tunnels",
+		.type = SETTING_INTEGER,
+		AT(struct config_gateway, max_tunnels),
+		RANGE(1, CONFIG_TUNNELS),
+		.zero = true,
+		.fallback = "0",
+		.fallback_note = "twice the file's tunnels, at least 64",
+		.meaning = "Tunnels at most, those that are added while the gateway runs "
+			   "included."},
 	{.name = "max_routes",
 		.type = SETTING_INTEGER,
 		AT(struct config_gateway, max_routes),
@@ -88,6 +98,7 @@ static const struct setting gateway_rows[] = {
 		.meaning = "Neighbours (next hops with a MAC address) at most."},
 	{.name = "max_clients",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_gateway, max_clients),
 		RANGE(1, 1024),
 		.fallback = "64",
@@ -98,6 +109,19 @@ static const struct setting gateway_rows[] = {
 		RANGE(100, 10000000),
 		.fallback = "10000",
 		.meaning = "Packets a second that go to the host's kernel at most."},
+	{.name = "reassembly_packets",
+		.type = SETTING_INTEGER,
+		AT(struct config_gateway, reassembly_packets),
+		RANGE(16, 65536),
+		.fallback = "256",
+		.meaning = "ESP packets that a worker puts together from fragments at once, at "
+			   "most; of more, the oldest are dropped."},
+	{.name = "reassembly_timeout_ms",
+		.type = SETTING_INTEGER,
+		AT(struct config_gateway, reassembly_timeout_ms),
+		RANGE(10, 60000),
+		.fallback = "2000",
+		.meaning = "Milliseconds that fragments wait for the others of their packet."},
 	{.name = "buffers",
 		.type = SETTING_INTEGER,
 		AT(struct config_gateway, buffers),
@@ -178,6 +202,19 @@ static const struct setting port_rows[] = {
 		AT(struct config_port, mac),
 		.fallback_note = "the device's own",
 		.meaning = "MAC address of the port."},
+	{.name = "vlan",
+		.type = SETTING_INTEGER,
+		AT(struct config_port, vlan),
+		RANGE(1, 4094),
+		.fallback_note = "none: untagged",
+		.meaning = "VLAN (802.1Q) of the port: its frames have this tag, and others are "
+			   "not taken."},
+	{.name = "service_vlan",
+		.type = SETTING_INTEGER,
+		AT(struct config_port, service_vlan),
+		RANGE(1, 4094),
+		.fallback_note = "none",
+		.meaning = "Service VLAN (802.1ad, QinQ) that the tag of `vlan` is inside of."},
 };
 
 static const struct setting worker_rows[] = {
@@ -236,11 +273,13 @@ static const struct setting worker_rows[] = {
 static const struct setting health_rows[] = {
 	{.name = "enabled",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.enabled),
 		.fallback = "true",
 		.meaning = "Whether the tunnel is probed."},
 	{.name = "type",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.type),
 		.choices = health_types,
 		.fallback = "request",
@@ -248,6 +287,7 @@ static const struct setting health_rows[] = {
 			   "far side routes back."},
 	{.name = "direction",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.direction),
 		.choices = health_directions,
 		.fallback = "bidirectional",
@@ -255,6 +295,7 @@ static const struct setting health_rows[] = {
 			   "(`unidirectional`)."},
 	{.name = "rate",
 		.type = SETTING_RATE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.rate),
 		.choices = health_rates,
 		.values = health_intervals,
@@ -264,12 +305,14 @@ static const struct setting health_rows[] = {
 			   "ms (`high`), or so many milliseconds."},
 	{.name = "target",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.target),
 		.fallback_note = "the other address of the interface's block; with "
 				 "`unidirectional` the `customer_endpoint`",
 		.meaning = "Address that is probed."},
 	{.name = "timeout",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.timeout),
 		RANGE(10, 10000),
 		.fallback = "250",
@@ -277,6 +320,7 @@ static const struct setting health_rows[] = {
 			   "trip."},
 	{.name = "retries",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.retries),
 		RANGE(0, 9),
 		.fallback = "2",
@@ -284,12 +328,14 @@ static const struct setting health_rows[] = {
 			   "fails with the last."},
 	{.name = "degraded_window",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.degraded_window),
 		RANGE(1, 3600),
 		.fallback = "300",
 		.meaning = "Seconds in which failures count for `degraded`."},
 	{.name = "degraded_failures",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.degraded_failures),
 		RANGE(1, 1000),
 		.fallback = "2",
@@ -297,12 +343,14 @@ static const struct setting health_rows[] = {
 			   "`degraded_window`,"},
 	{.name = "degraded_per_mille",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.degraded_per_mille),
 		RANGE(0, 1000),
 		.fallback = "1",
 		.meaning = "... and at least so many of a thousand."},
 	{.name = "down_window",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.down_window),
 		RANGE(10, 60000),
 		.fallback = "1000",
@@ -310,6 +358,7 @@ static const struct setting health_rows[] = {
 			   "failed,"},
 	{.name = "down_failures",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.down_failures),
 		RANGE(1, 16),
 		.fallback = "3",
@@ -317,24 +366,28 @@ static const struct setting health_rows[] = {
 			   "least."},
 	{.name = "recovery_successes",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.recovery_successes),
 		RANGE(1, 64),
 		.fallback = "3",
 		.meaning = "So many answered probes in succession end `down`."},
 	{.name = "recovery_probes",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.recovery_probes),
 		RANGE(1, 64),
 		.fallback = "30",
 		.meaning = "A degraded tunnel becomes healthy when of its last so many probes"},
 	{.name = "recovery_per_mille",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.recovery_per_mille),
 		RANGE(1, 1000),
 		.fallback = "1",
 		.meaning = "... less than so many of a thousand failed,"},
 	{.name = "unhealthy_time",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, health.unhealthy_time),
 		RANGE(0, 86400),
 		.fallback = "300",
@@ -349,6 +402,7 @@ static const struct setting tunnel_rows[] = {
 		.meaning = "Name of the tunnel, and of its TUN interface in the kernel."},
 	{.name = "if_id",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, if_id),
 		RANGE(1, UINT32_MAX),
 		.fallback_note = "the tunnel's position in the list, from 1",
@@ -356,17 +410,20 @@ static const struct setting tunnel_rows[] = {
 			   "`if_id_out` of swanctl.conf. No two tunnels have the same."},
 	{.name = "gateway_endpoint",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_NEXT_SA,
 		.required = true,
 		AT(struct config_tunnel, gateway_endpoint),
 		.meaning =
 			"This gateway's outside address, always: an address of an outside port."},
 	{.name = "customer_endpoint",
 		.type = SETTING_ADDRESS,
+		.effect = CONFIG_NEXT_SA,
 		.required = true,
 		AT(struct config_tunnel, customer_endpoint),
 		.meaning = "The far side's outside address (AWS: \"Outside IP address\")."},
 	{.name = "interface_address",
 		.type = SETTING_INTERFACE_ADDRESS,
+		.effect = CONFIG_LIVE,
 		.required = true,
 		AT(struct config_tunnel, interface_address),
 		.expected = "an address in a /30 or /31 (IPv6: /126 or /127), such as "
@@ -375,6 +432,7 @@ static const struct setting tunnel_rows[] = {
 			   "address of the block."},
 	{.name = "far_side",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, far_side),
 		.choices = far_sides,
 		.fallback = "any",
@@ -382,12 +440,14 @@ static const struct setting tunnel_rows[] = {
 			   "right."},
 	{.name = "replay_protection",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, replay_protection),
 		.fallback = "true",
 		.meaning = "Whether packets that arrive twice are refused. Switch it off only for "
 			   "a far side that numbers one tunnel's packets on several machines."},
 	{.name = "replay_window",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, replay_window),
 		RANGE(32, 65536),
 		.power_of_two = true,
@@ -395,6 +455,7 @@ static const struct setting tunnel_rows[] = {
 		.meaning = "How many packets late a packet may arrive."},
 	{.name = "packets_per_key",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, packets_per_key),
 		RANGE(1024, UINT32_MAX),
 		.fallback = "4294967295",
@@ -402,6 +463,7 @@ static const struct setting tunnel_rows[] = {
 			   "of them it asks to be replaced."},
 	{.name = "mtu",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, mtu),
 		RANGE(68, 9216),
 		.zero = true,
@@ -411,17 +473,36 @@ static const struct setting tunnel_rows[] = {
 			   "address."},
 	{.name = "udp_encapsulation",
 		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, udp_encapsulation),
 		.fallback = "true",
 		.meaning = "Whether the computed MTU leaves room for UDP encapsulation (NAT-T). "
 			   "Whether it is used is decided by each SA."},
 	{.name = "df",
 		.type = SETTING_CHOICE,
+		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, df),
 		.choices = df_policies,
 		.fallback = "set",
 		.meaning = "The outer header's DF bit: always set, always clear, or copied from "
 			   "the inner packet."},
+	{.name = "dscp",
+		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
+		AT(struct config_tunnel, dscp),
+		RANGE(0, 63),
+		.word = "copy",
+		.word_value = CONFIG_DSCP_COPY,
+		.fallback = "copy",
+		.meaning = "The outer header's DSCP: copied from the inner packet, or always this "
+			   "number. The ECN field is copied in either case."},
+	{.name = "ttl",
+		.type = SETTING_INTEGER,
+		.effect = CONFIG_NEXT_SA,
+		AT(struct config_tunnel, ttl),
+		RANGE(1, 255),
+		.fallback = "64",
+		.meaning = "The outer header's TTL, or hop limit over IPv6."},
 	{.name = "health",
 		.type = SETTING_GROUP,
 		.group = &settings_health,
@@ -453,16 +534,18 @@ static const struct setting route_rows[] = {
 		.meaning = "Router on the port's network. With `port` only."},
 	{.name = "priority",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_route, priority),
 		RANGE(0, 1000000000),
 		.fallback = "100",
 		.meaning = "Among routes of one prefix, the lowest number wins."},
 	{.name = "weight",
 		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
 		AT(struct config_route, weight),
 		RANGE(1, 256),
 		.fallback = "1",
-		.meaning = "Share of the traffic among routes of one priority."},
+		.meaning = "Share of the flows among routes of equal priority."},
 };
 
 static const struct setting neighbour_rows[] = {
@@ -478,6 +561,7 @@ static const struct setting neighbour_rows[] = {
 		.meaning = "Its IP address."},
 	{.name = "mac",
 		.type = SETTING_MAC,
+		.effect = CONFIG_LIVE,
 		.required = true,
 		AT(struct config_neighbour, mac),
 		.meaning = "Its MAC address, which is then never asked for."},
@@ -547,11 +631,38 @@ static void describe_group(const struct setting_group *group, FILE *stream)
 	fputc('\n', stream);
 }
 
+static void effects_write(
+	const struct setting_group *group, enum config_effect effect, FILE *stream)
+{
+	bool any = false;
+	for (unsigned int i = 0; i < group->count; i++) {
+		if (group->settings[i].effect != effect)
+			continue;
+		fprintf(stream, "%s`%s`", any ? ", " : "", group->settings[i].name);
+		any = true;
+	}
+	fputs(any ? " |" : "none |", stream);
+}
+
+// What can be changed while the gateway runs.
+static void describe_effects(const struct setting_group *group, FILE *stream)
+{
+	fprintf(stream, "| `%s` | ", group->title);
+	effects_write(group, CONFIG_LIVE, stream);
+	fputc(' ', stream);
+	effects_write(group, CONFIG_NEXT_SA, stream);
+	fputc('\n', stream);
+}
+
 void config_describe(FILE *stream)
 {
+	static const struct setting_group *const changing[] = {&settings_gateway, &settings_tunnels,
+		&settings_health, &settings_routes, &settings_neighbours};
 	static const struct setting_group *const groups[] = {&settings_root, &settings_gateway,
 		&settings_workers, &settings_ports, &settings_tunnels, &settings_health,
 		&settings_routes, &settings_neighbours};
 	for (unsigned int i = 0; i < COUNT(groups); i++)
 		describe_group(groups[i], stream);
+	for (unsigned int i = 0; i < COUNT(changing); i++)
+		describe_effects(changing[i], stream);
 }

@@ -42,6 +42,11 @@ struct control_parts {
 		struct packet_address *next_hop);
 	// NULL: no tunnel's health is checked.
 	bool (*health)(void *argument, unsigned int tunnel, struct health_report *report);
+	const char *config_file; // what the gateway was started with; NULL: no file
+	int (*place)(void *argument, struct config *next, struct dataplane_error *error);
+	int (*apply)(void *argument, struct config *next, const struct config_diff *diff,
+		dataplane_tunnel_leaves leaves, void *leaves_argument,
+		struct dataplane_error *error);
 	// One line without a line feed; NULL = standard error.
 	void (*log)(void *argument, enum config_log_level level, const char *line);
 	// Seconds without progress after which a client that does not read is disconnected, and
@@ -66,6 +71,10 @@ struct control *control_create(
 // Closes all connections and removes the socket file. Deletes all SAs, since inbound ones hold
 // pointers into the replay records, and waits until no worker holds one.
 void control_destroy(struct control *control);
+
+// Reads the gateway's own configuration file again and applies what changed in it, as the method
+// config.apply does; what came of it is logged.
+void control_reload(struct control *control);
 
 // For dataplane_set_event_handler: tells the subscribers. `control` is the struct control.
 void control_dataplane_event(void *control, const struct dataplane_event *event);

@@ -31,6 +31,17 @@ static bool part_health(void *argument, unsigned int tunnel, struct health_repor
 	return dataplane_health(argument, tunnel, report);
 }
 
+static int part_place(void *argument, struct config *next, struct dataplane_error *error)
+{
+	return dataplane_place(argument, next, error);
+}
+
+static int part_apply(void *argument, struct config *next, const struct config_diff *diff,
+	dataplane_tunnel_leaves leaves, void *leaves_argument, struct dataplane_error *error)
+{
+	return dataplane_apply(argument, next, diff, leaves, leaves_argument, error);
+}
+
 struct control_parts control_parts_of(struct dataplane *dataplane)
 {
 	return (struct control_parts){
@@ -46,5 +57,7 @@ struct control_parts control_parts_of(struct dataplane *dataplane)
 		.route_delete = part_route_delete,
 		.adjacency = part_adjacency,
 		.health = part_health,
+		.place = part_place,
+		.apply = part_apply,
 	};
 }

@@ -75,7 +75,10 @@ static void send_peer_moved(struct control *control, const struct dataplane_even
 
 static void send_health(struct control *control, const struct dataplane_event *event)
 {
-	const char *name = tunnel_get(control->parts.tunnels, event->tunnel)->config->name;
+	const struct tunnel *tunnel = tunnel_get(control->parts.tunnels, event->tunnel);
+	if (tunnel->config == NULL)
+		return; // it is just coming, or going
+	const char *name = tunnel->config->name;
 	const char *from = health_state_name(event->health.from);
 	const char *to = health_state_name(event->health.to);
 	const char *cause = health_cause_name(event->health.cause);
@@ -105,7 +108,8 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		send_peer_moved(control, event);
 		break;
 	case DATAPLANE_NO_SA:
-		if (event->tunnel >= tunnel_count(control->parts.tunnels))
+		if (event->tunnel >= tunnel_count(control->parts.tunnels) ||
+			tunnel_get(control->parts.tunnels, event->tunnel)->config == NULL)
 			break;
 		members = json_object();
 		json_put_text(members, "tunnel",

@@ -72,6 +72,7 @@ struct session {
 	bool greeted;
 	uint32_t events; // subscribed: bit 1 << enum event_kind
 	bool stages;     // wants the workers to count stages
+	bool is_root;    // is of root or of the daemon's own user
 };
 
 struct request {
@@ -145,7 +146,7 @@ struct method {
 };
 
 extern const struct method methods_session[], methods_sa[], methods_tunnel[], methods_route[],
-	methods_stats[], methods_stages[]; // each ends with a NULL name
+	methods_stats[], methods_stages[], methods_config[]; // each ends with a NULL name
 
 // Carries out one line and returns the reply, both without line feed. The line is the caller's to
 // wipe, the reply to be freed with control_free; NULL when there is no memory for one.
@@ -166,6 +167,7 @@ void control_free(void *text); // what jansson allocated
 	X(TUNNEL_HEALTH, "tunnel.health")                 \
 	X(SPI_UNKNOWN, "spi.unknown")                     \
 	X(PORT_STATE, "port.state")                       \
+	X(CONFIG_APPLIED, "config.applied")               \
 	X(EVENTS_LOST, "events.lost")
 
 enum event_kind {
@@ -294,6 +296,9 @@ struct control {
 // Without a socket: for the fuzzer, which calls request_handle itself.
 struct control *control_create_unconnected(
 	const struct control_parts *parts, struct control_error *error);
+
+// All SAs of a tunnel. Returns how many.
+unsigned int control_flush_tunnel(struct control *control, struct tunnel *tunnel);
 
 uint64_t control_now(void); // CLOCK_MONOTONIC, nanoseconds
 void control_log(const struct control *control, enum config_log_level level, const char *format,

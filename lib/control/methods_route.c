@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include <rte_common.h>
+
 #include "control/internal.h"
 
 #define DEFAULT_PRIORITY 100
@@ -171,7 +173,11 @@ static bool list_one(const struct packet_prefix *prefix, const struct route_path
 	json_put_prefix(object, "prefix", prefix);
 	put_target(listing->control, object, &path->target);
 	json_put_text(object, "origin", origins[path->origin]);
+	uint32_t penalty = route_penalty(listing->control->parts.routes, &path->target);
 	json_put_number(object, "priority", path->priority);
+	json_put_number(object, "penalty", penalty);
+	json_put_number(object, "effective_priority",
+		RTE_MIN((uint64_t)path->priority + penalty, UINT32_MAX));
 	json_put_number(object, "weight", path->weight);
 	json_put(object, "best", json_boolean(best));
 	json_append(listing->list, object);

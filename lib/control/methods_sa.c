@@ -339,6 +339,15 @@ static json_t *method_sa_delete(struct request *request)
 	return id_result(id);
 }
 
+unsigned int control_flush_tunnel(struct control *control, struct tunnel *tunnel)
+{
+	unsigned int deleted = 0;
+	struct sa *sa;
+	for (; (sa = TAILQ_FIRST(&tunnel->sas)) != NULL; deleted++)
+		sa_remove(control, sa);
+	return deleted;
+}
+
 static json_t *method_sa_flush(struct request *request)
 {
 	struct scope scope = {request, request->params, ""};
@@ -347,14 +356,12 @@ static json_t *method_sa_flush(struct request *request)
 	if (!scope_tunnel(&scope, "tunnel", OPTIONAL, &tunnel))
 		return NULL;
 	uint64_t deleted = 0;
-	struct sa *sa, *next;
-	for (sa = sa_next(table, NULL); sa != NULL; sa = next) {
-		next = sa_next(table, sa);
-		if (tunnel != NULL && sa->tunnel != tunnel)
-			continue;
-		sa_remove(request->control, sa);
-		deleted++;
-	}
+	struct sa *sa;
+	if (tunnel != NULL)
+		deleted = control_flush_tunnel(request->control, tunnel);
+	else
+		for (; (sa = sa_next(table, NULL)) != NULL; deleted++)
+			sa_remove(request->control, sa);
 	json_t *result = json_object();
 	json_put_number(result, "deleted", deleted);
 	return result;

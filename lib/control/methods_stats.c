@@ -49,6 +49,9 @@ static void put_port_settings(const struct config_port *port, json_t *object)
 	json_put_text(object, "device", port->device);
 	json_put_text(object, "side", port->side == CONFIG_SIDE_INSIDE ? "inside" : "outside");
 	json_put_number(object, "mtu", port->mtu);
+	json_put(object, "vlan", port->vlan == 0 ? json_null() : json_number(port->vlan));
+	json_put(object, "service_vlan",
+		port->service_vlan == 0 ? json_null() : json_number(port->service_vlan));
 	json_t *addresses = json_array();
 	for (unsigned int i = 0; i < port->address_count; i++) {
 		struct packet_prefix address = {
@@ -112,6 +115,7 @@ static void put_source_sums(json_t *object, const struct telemetry_source *sum)
 	json_put_number(object, "received_bytes", sum->received_bytes);
 	json_put_number(object, "forwarded", sum->forwarded);
 	json_put_number(object, "to_host", sum->to_host);
+	json_put_number(object, "joined", sum->joined);
 	json_put_number(object, "dropped", dropped(sum));
 	// The counters are not of one instant, so that under load it may seem negative.
 	int64_t held = (int64_t)telemetry_source_held(sum);
@@ -124,6 +128,7 @@ static void add_to_totals(struct telemetry_source *totals, const struct telemetr
 	totals->received_bytes += sum->received_bytes;
 	totals->forwarded += sum->forwarded;
 	totals->to_host += sum->to_host;
+	totals->joined += sum->joined;
 	for (unsigned int reason = 0; reason < DROP_COUNT; reason++)
 		totals->drops[reason] += sum->drops[reason];
 }
@@ -218,7 +223,7 @@ static json_t *tunnels_json(const struct control *control, enum drop_reason reas
 				 json_object_size(tunnels) < DROP_TUNNELS_MAX;
 		i++) {
 		uint64_t count = tunnel_drops(control->parts.telemetry, i, reason);
-		if (count != 0)
+		if (count != 0 && config_is_tunnel(&control->parts.config->tunnels[i]))
 			json_put_number(tunnels, control->parts.config->tunnels[i].name, count);
 	}
 	return tunnels;

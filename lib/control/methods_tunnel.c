@@ -158,18 +158,20 @@ static json_t *method_tunnel_list(struct request *request)
 {
 	struct scope scope = {request, request->params, ""};
 	const struct tunnel_table *table = request->control->parts.tunnels;
-	uint64_t limit, after = 0; // how many were listed before
+	uint64_t limit, after = 0; // indexes before this one were listed
 	if (!page_limit(request, &limit) ||
 		!scope_number(&scope, "after", OPTIONAL, 0, UINT32_MAX, &after))
 		return NULL;
-	uint64_t end = after + limit;
+	uint64_t i = after;
 	json_t *list = json_array(), *result = json_object();
-	for (uint64_t i = after; i < end && i < tunnel_count(table); i++)
-		json_append(
-			list, tunnel_json(request->control, tunnel_get(table, (unsigned int)i)));
+	for (; i < tunnel_count(table) && json_array_size(list) < limit; i++) {
+		const struct tunnel *tunnel = tunnel_get(table, (unsigned int)i);
+		if (tunnel->config != NULL)
+			json_append(list, tunnel_json(request->control, tunnel));
+	}
 	json_put(result, "tunnels", list);
-	if (end < tunnel_count(table))
-		json_put_number(result, "next", end);
+	if (i < tunnel_count(table))
+		json_put_number(result, "next", i);
 	return result;
 }
 

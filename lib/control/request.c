@@ -10,8 +10,8 @@
 
 #define ID_MAX 128 // bytes of a request's id when it is a string
 
-static const struct method *const tables[] = {
-	methods_session, methods_sa, methods_tunnel, methods_route, methods_stats, methods_stages};
+static const struct method *const tables[] = {methods_session, methods_sa, methods_tunnel,
+	methods_route, methods_stats, methods_stages, methods_config};
 
 static const struct method *find_method(const char *name)
 {

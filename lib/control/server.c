@@ -240,7 +240,8 @@ bool server_admits(const struct peer *peer, uid_t own_uid, mode_t mode, gid_t so
 	return member;
 }
 
-static bool is_admitted(const struct server *server, int fd)
+// *is_root: of root, or of the daemon's own user.
+static bool is_admitted(const struct server *server, int fd, bool *is_root)
 {
 	struct ucred credentials;
 	gid_t groups[GROUPS_MAX];
@@ -251,6 +252,7 @@ static bool is_admitted(const struct server *server, int fd)
 		groups_size = 0;
 	struct peer peer = {
 		credentials.uid, credentials.gid, groups, groups_size / sizeof(groups[0])};
+	*is_root = peer.uid == 0 || peer.uid == geteuid();
 	return server_admits(&peer, geteuid(), server->status.st_mode, server->status.st_gid);
 }
 
@@ -295,7 +297,8 @@ static void accepted(struct evconnlistener *listener, evutil_socket_t fd, struct
 	(void)listener;
 	(void)address;
 	(void)address_size;
-	if (!is_admitted(server, fd)) {
+	bool is_root = false;
+	if (!is_admitted(server, fd, &is_root)) {
 		turn_away(fd, RPC_NOT_PERMITTED, "this user may not control the gateway");
 		return;
 	}
@@ -307,6 +310,7 @@ static void accepted(struct evconnlistener *listener, evutil_socket_t fd, struct
 	struct client *client = new_client(server, fd);
 	if (client == NULL)
 		return;
+	client->session.is_root = is_root;
 	TAILQ_INSERT_TAIL(&server->clients, client, in_server);
 	server->client_count++;
 	bufferevent_setcb(client->connection, read_some, written, state_changed, client);

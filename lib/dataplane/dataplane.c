@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <rte_cycles.h>
@@ -92,12 +93,16 @@ static int choose_crypto(struct dataplane *dataplane, struct dataplane_error *er
 
 static int create_workers(struct dataplane *dataplane, struct dataplane_error *error)
 {
+	if (getrandom(dataplane->fragment_keys, sizeof(dataplane->fragment_keys), 0) !=
+		sizeof(dataplane->fragment_keys))
+		return dataplane_fail(error, "no random numbers");
 	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
 		struct worker *worker = create_worker(dataplane, i);
 		dataplane->workers[i] = worker;
 		if (worker == NULL || worker->esp == NULL || worker->to_host == NULL ||
 			worker->from_host == NULL || worker->events == NULL ||
-			worker->probes == NULL || worker->answers == NULL || !share_create(worker))
+			worker->probes == NULL || worker->answers == NULL ||
+			!share_create(worker) || !fragments_create(worker))
 			return dataplane_fail(error,
 				"worker %u: no memory, or a CPU without AES-NI and PCLMULQDQ", i);
 	}
@@ -112,6 +117,7 @@ static void destroy_workers(struct dataplane *dataplane)
 			continue;
 		esp_context_destroy(worker->esp);
 		rte_free(worker->share);
+		fragments_destroy(worker);
 		rte_ring_free(worker->to_host);
 		rte_ring_free(worker->from_host);
 		rte_ring_free(worker->events);
@@ -126,9 +132,10 @@ static int create_tables(struct dataplane *dataplane, struct dataplane_error *er
 	const struct config *config = dataplane->config;
 	// The gateway's own entries come on top of the user's.
 	uint32_t routes = config->gateway.max_routes + config->gateway.max_neighbours +
-			  2 * CONFIG_ADDRESSES * config->port_count + 2 * config->tunnel_count;
+			  2 * CONFIG_ADDRESSES * config->port_count +
+			  2 * config_tunnel_room(config);
 	dataplane->reclaim = reclaim_create(config->worker_count);
-	dataplane->telemetry = telemetry_create(config->worker_count, config->tunnel_count);
+	dataplane->telemetry = telemetry_create(config->worker_count, config_tunnel_room(config));
 	if (dataplane->reclaim != NULL) {
 		dataplane->routes = route_table_create("routes", routes, dataplane->reclaim);
 		dataplane->tunnels = tunnel_table_create(config, dataplane->reclaim);
@@ -141,7 +148,7 @@ static int create_tables(struct dataplane *dataplane, struct dataplane_error *er
 	return neighbours_create(dataplane, error);
 }
 
-static int add_own(struct dataplane *dataplane, const struct packet_address *address,
+int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *address,
 	uint8_t length, uint32_t kind, uint32_t index)
 {
 	struct packet_prefix prefix = packet_prefix_of(address, length);
@@ -159,30 +166,48 @@ static int add_own_routes(struct dataplane *dataplane, struct dataplane_error *e
 		for (unsigned int j = 0; j < config->ports[i].address_count; j++) {
 			const struct packet_interface_address *own = &config->ports[i].addresses[j];
 			uint8_t bits = packet_address_bits(&own->address);
-			failed |=
-				add_own(dataplane, &own->address, own->length, ROUTE_CONNECTED, i);
-			failed |= add_own(dataplane, &own->address, bits, ROUTE_LOCAL_PORT, i);
+			failed |= dataplane_add_own(
+				dataplane, &own->address, own->length, ROUTE_CONNECTED, i);
+			failed |= dataplane_add_own(
+				dataplane, &own->address, bits, ROUTE_LOCAL_PORT, i);
 		}
 	}
-	for (unsigned int i = 0; i < config->tunnel_count; i++) {
-		const struct packet_interface_address *own = &config->tunnels[i].interface_address;
-		uint8_t bits = packet_address_bits(&own->address);
-		failed |= add_own(dataplane, &own->address, own->length, ROUTE_TUNNEL, i);
-		failed |= add_own(dataplane, &own->address, bits, ROUTE_LOCAL_TUNNEL, i);
-	}
-	return failed ? dataplane_fail(error, "the gateway's own addresses fit no table") : 0;
+	if (failed)
+		return dataplane_fail(error, "the gateway's own addresses fit no table");
+	for (unsigned int i = 0; i < config->tunnel_count; i++)
+		if (tunnel_add_own_routes(dataplane, i, &config->tunnels[i], error) != 0)
+			return -1;
+	return 0;
+}
+
+int dataplane_neighbour_set(struct dataplane *dataplane, const struct config_neighbour *neighbour,
+	struct dataplane_error *error)
+{
+	char text[PACKET_ADDRESS_TEXT];
+	if (!neighbour_set_static(
+		    dataplane, (unsigned int)neighbour->port, &neighbour->address, &neighbour->mac))
+		return dataplane_fail(error,
+			"neighbour %s finds no room; raise gateway.max_neighbours",
+			packet_address_format(&neighbour->address, text));
+	host_neighbour_set(dataplane->host, dataplane->ports[neighbour->port].tap.index,
+		&neighbour->address, &neighbour->mac);
+	return 0;
+}
+
+void dataplane_neighbour_remove(
+	struct dataplane *dataplane, const struct config_neighbour *neighbour)
+{
+	host_neighbour_remove(
+		dataplane->host, dataplane->ports[neighbour->port].tap.index, &neighbour->address);
+	neighbour_unset_static(dataplane, (unsigned int)neighbour->port, &neighbour->address);
 }
 
 static int add_configured(struct dataplane *dataplane, struct dataplane_error *error)
 {
 	const struct config *config = dataplane->config;
-	for (unsigned int i = 0; i < config->neighbour_count; i++) {
-		const struct config_neighbour *neighbour = &config->neighbours[i];
-		neighbour_set_static(dataplane, (unsigned int)neighbour->port, &neighbour->address,
-			&neighbour->mac);
-		host_neighbour_set(dataplane->host, dataplane->ports[neighbour->port].tap.index,
-			&neighbour->address, &neighbour->mac);
-	}
+	for (unsigned int i = 0; i < config->neighbour_count; i++)
+		if (dataplane_neighbour_set(dataplane, &config->neighbours[i], error) != 0)
+			return -1;
 	for (unsigned int i = 0; i < config->route_count; i++)
 		if (dataplane_route_add(
 			    dataplane, &config->routes[i], ROUTE_ORIGIN_CONFIG, error) != 0)
@@ -202,10 +227,11 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 	dataplane->worker_count = config->worker_count;
 	dataplane->tick_fd = -1;
 	struct host_error cause;
-	if (create_tables(dataplane, error) != 0 || ports_open(dataplane, error) != 0 ||
-		mirror_create(dataplane, error) != 0 || host_path_open(dataplane, error) != 0 ||
-		choose_crypto(dataplane, error) != 0 || create_workers(dataplane, error) != 0 ||
-		add_own_routes(dataplane, error) != 0 || add_configured(dataplane, error) != 0) {
+	if (create_tables(dataplane, error) != 0 || tunnels_create(dataplane, error) != 0 ||
+		ports_open(dataplane, error) != 0 || mirror_create(dataplane, error) != 0 ||
+		host_path_open(dataplane, error) != 0 || choose_crypto(dataplane, error) != 0 ||
+		create_workers(dataplane, error) != 0 || add_own_routes(dataplane, error) != 0 ||
+		add_configured(dataplane, error) != 0) {
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
@@ -254,6 +280,7 @@ static void stop_workers(struct dataplane *dataplane)
 	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
 		drop_held(dataplane, dataplane->workers[i]->from_host);
 		drop_held(dataplane, dataplane->workers[i]->probes);
+		fragments_stop(dataplane->workers[i]);
 	}
 }
 
@@ -283,6 +310,7 @@ void dataplane_destroy(struct dataplane *dataplane)
 	reclaim_destroy(dataplane->reclaim);
 	neighbours_destroy(dataplane);
 	host_path_close(dataplane);
+	tunnels_destroy(dataplane);
 	free(dataplane->underlay);
 	telemetry_destroy(dataplane->telemetry);
 	rte_free(dataplane);
@@ -357,13 +385,25 @@ static bool is_configured(const struct config *config, const struct config_route
 	return false;
 }
 
+// Whether an agent has added this very route.
+static bool is_agents(
+	struct dataplane *dataplane, const struct config_route *route, uint32_t priority)
+{
+	struct route_target target;
+	uint32_t agents;
+	return find_target(dataplane, route, false, &target) &&
+	       path_priority(dataplane, &route->prefix, &target, ROUTE_ORIGIN_AGENT, &agents) &&
+	       agents == priority;
+}
+
 static void uninstall(struct dataplane *dataplane, const struct config_route *route,
 	uint32_t priority, enum route_origin origin)
 {
 	struct config_route installed = *route;
 	struct host_error ignored; // the kernel's may be gone already
 	installed.priority = priority;
-	if (origin == ROUTE_ORIGIN_AGENT && is_configured(dataplane->config, &installed))
+	if (origin == ROUTE_ORIGIN_AGENT ? is_configured(dataplane->config, &installed)
+					 : is_agents(dataplane, route, priority))
 		return;
 	host_route_remove(dataplane->host, kernel_interface(dataplane, route), &route->prefix,
 		&route->next_hop, priority, &ignored);
@@ -386,7 +426,8 @@ int dataplane_route_add(struct dataplane *dataplane, const struct config_route *
 		return dataplane_fail(error, "%s", cause.text);
 	int result = path_add(dataplane, &route->prefix, &path);
 	if (result != 0) {
-		uninstall(dataplane, route, route->priority, origin);
+		if (!had || before != route->priority)
+			uninstall(dataplane, route, route->priority, origin);
 		return dataplane_fail(error, "route %s: %s; raise gateway.max_routes", text,
 			result == -ENOSPC ? "the route table is full" : strerror(-result));
 	}

@@ -102,11 +102,37 @@ int dataplane_route_delete(struct dataplane *dataplane, const struct config_rout
 // Control. The health of a tunnel. False when it is not checked.
 bool dataplane_health(
 	struct dataplane *dataplane, unsigned int tunnel, struct health_report *report);
-// Begins to check a tunnel by these settings, or goes on with others: its state and statistics
-// stay. With enabled = false it ends, and the tunnel counts as healthy. The addresses are the
-// tunnel's configuration's. While the data plane runs; 0 or -1 when there is no memory.
-int dataplane_health_configure(
-	struct dataplane *dataplane, unsigned int tunnel, const struct config_health *settings);
+
+// ---- another configuration while it runs; control thread ----
+
+// One function for each thing that can happen to a tunnel. Whoever keeps something for each tunnel
+// (probers, path MTUs) hangs it in here.
+//
+// Tunnel `index`, which config_place has chosen, comes: TUN, own routes, room for SAs. `config`
+// must outlive it, or the next change. -1 with *error set and nothing left behind.
+int dataplane_tunnel_add(struct dataplane *dataplane, unsigned int index,
+	const struct config_tunnel *config, struct dataplane_error *error);
+// It gets another configuration, with the same name. -1 with *error set and nothing changed.
+int dataplane_tunnel_change(struct dataplane *dataplane, unsigned int index,
+	const struct config_tunnel *config, struct dataplane_error *error);
+// It goes, with its TUN and all routes into it. It has no SAs any more. Its index is not used again
+// before all workers have forgotten it, and its counters are zero by then.
+void dataplane_tunnel_remove(struct dataplane *dataplane, unsigned int index);
+
+// Gives the tunnels of `next` their indexes. -1 with *error set: there are too few.
+int dataplane_place(
+	struct dataplane *dataplane, struct config *next, struct dataplane_error *error);
+
+// Called with a tunnel that goes, before dataplane_tunnel_remove: its SAs must be deleted.
+typedef void (*dataplane_tunnel_leaves)(void *argument, struct tunnel *tunnel);
+
+// Puts the placed configuration in the place of the one that runs; `diff` is their difference, with
+// nothing in it that needs a restart. What did not change goes on without a gap, and what comes
+// stands before anything goes. 0, and the configuration is the data plane's; or -1 with *error set,
+// and nothing has changed.
+int dataplane_apply(struct dataplane *dataplane, struct config *next,
+	const struct config_diff *diff, dataplane_tunnel_leaves leaves, void *argument,
+	struct dataplane_error *error);
 
 // The port and next hop of an adjacency target, for listing routes. False when it is none.
 bool dataplane_adjacency(const struct dataplane *dataplane, uint32_t adjacency, unsigned int *port,

@@ -18,7 +18,8 @@ static struct way read_way(struct worker *worker, uint32_t index)
 	const struct tunnel *tunnel = tunnel_get(worker->dataplane->tunnels, index);
 	const struct tunnel_egress *egress =
 		atomic_load_explicit(&tunnel->egress, memory_order_acquire);
-	struct way way = {.mtu = tunnel->mtu, .reason = DROP_NO_SA};
+	struct way way = {
+		.mtu = __atomic_load_n(&tunnel->mtu, __ATOMIC_RELAXED), .reason = DROP_NO_SA};
 	if (unlikely(egress == NULL)) {
 		worker_event(worker, WORKER_EVENT_NO_SA, index, NULL, 0);
 		return way;

@@ -115,6 +115,23 @@ static void refuse_unresolved(
 	worker_drop_of_tunnel(worker, packet, DROP_NEIGHBOUR_UNRESOLVED, arrived);
 }
 
+// Into a tunnel, whichever of those that share the flows.
+static inline bool is_tunnel(struct route_target target)
+{
+	return (uint8_t)target.kind == ROUTE_TUNNEL; // kinds are less than ROUTE_SHARED
+}
+
+// Where paths share the flows, the one of this packet's.
+static struct route_target target_of_flow(
+	const struct worker *worker, const struct rte_mbuf *packet, struct route_target target)
+{
+	if ((target.kind & ROUTE_SHARED) == 0)
+		return target;
+	uint32_t hash =
+		packet_flow_hash(rte_pktmbuf_mtod(packet, const uint8_t *), packet->data_len);
+	return route_choose(worker->dataplane->routes, target, hash);
+}
+
 static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 {
 	struct gathered *tunnels = &forwarding->tunnels, *ports = &forwarding->ports;
@@ -124,14 +141,18 @@ static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
 }
 
-// What came in at an inside port and does not go into a tunnel.
+// What came in at an inside port and does not go into the one tunnel of its prefix.
 static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *worker,
-	const struct port *port, struct gathered *ports, struct rte_mbuf *packet,
+	const struct port *port, struct forwarding *forwarding, struct rte_mbuf *packet,
 	struct route_target target)
 {
+	target = target_of_flow(worker, packet, target);
 	switch (target.kind) {
+	case ROUTE_TUNNEL:
+		forward_to_tunnel(worker, &forwarding->tunnels, packet, target.index, NO_TUNNEL);
+		break;
 	case ROUTE_ADJACENCY:
-		forward_to_port(worker, ports, packet, target.index, NO_TUNNEL);
+		forward_to_port(worker, &forwarding->ports, packet, target.index, NO_TUNNEL);
 		break;
 	case ROUTE_CONNECTED:
 		refuse_unresolved(worker, packet, target.index, NO_TUNNEL);
@@ -162,8 +183,7 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 			forward_to_tunnel(
 				worker, &forwarding.tunnels, packets[i], target.index, NO_TUNNEL);
 		else
-			forward_inside_elsewhere(
-				worker, port, &forwarding.ports, packets[i], target);
+			forward_inside_elsewhere(worker, port, &forwarding, packets[i], target);
 	}
 	send_gathered(worker, &forwarding);
 }
@@ -175,13 +195,17 @@ static bool is_link_scope(const struct rte_mbuf *packet)
 	return packet_address_is_link_scope(&destination);
 }
 
-// What came by a tunnel and does not go out of a port. A tunnel may take everything: what is of
-// link scope is the host's all the same.
+// What came by a tunnel and does not go to the one next hop of its prefix. A tunnel may take
+// everything: what is of link scope is the host's all the same.
 static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
-	struct gathered *tunnels, struct rte_mbuf *packet, struct route_target source,
+	struct forwarding *forwarding, struct rte_mbuf *packet, struct route_target source,
 	struct route_target target, uint32_t arrived)
 {
+	target = target_of_flow(worker, packet, target);
 	switch (target.kind) {
+	case ROUTE_ADJACENCY:
+		forward_to_port(worker, &forwarding->ports, packet, target.index, arrived);
+		break;
 	case ROUTE_CONNECTED:
 		refuse_unresolved(worker, packet, target.index, arrived);
 		break;
@@ -189,7 +213,8 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		if (is_link_scope(packet))
 			punt_ip(worker, packet, arrived);
 		else
-			forward_to_tunnel(worker, tunnels, packet, target.index, arrived);
+			forward_to_tunnel(
+				worker, &forwarding->tunnels, packet, target.index, arrived);
 		break;
 	case ROUTE_LOCAL_TUNNEL:
 		if (probe_take(worker, packet, source, target, arrived))
@@ -226,14 +251,14 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
-		if (unlikely(sources[i].kind != ROUTE_TUNNEL))
+		if (unlikely(!is_tunnel(sources[i])))
 			refuse_source(worker, packets[i], sources[i], target, tunnels[i]);
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(
 				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
 		else
-			forward_decapsulated_elsewhere(worker, &forwarding.tunnels, packets[i],
-				sources[i], target, tunnels[i]);
+			forward_decapsulated_elsewhere(
+				worker, &forwarding, packets[i], sources[i], target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
 }

@@ -154,7 +154,7 @@ static void take_answer(
 	struct dataplane *dataplane, const struct probe_answer *answer, uint64_t now, uint64_t tsc)
 {
 	struct prober *prober = dataplane->prober;
-	if (answer->tunnel >= tunnel_count(dataplane->tunnels))
+	if (answer->tunnel >= tunnel_room(dataplane->tunnels))
 		return;
 	struct checked *checked = prober->checked[answer->tunnel];
 	if (checked == NULL || answer->arrived != (checked->in_clear ? NO_TUNNEL : checked->tunnel))
@@ -193,12 +193,12 @@ void health_tick(struct dataplane *dataplane)
 
 // ---- what follows ----
 
-// The routes that lead into the tunnel are so much worse now.
+// The routes that lead into the tunnel are so much worse now. Without memory they are, too, but
+// paths that should share a prefix don't.
 static void set_penalty(struct dataplane *dataplane, uint32_t tunnel, uint32_t penalty)
 {
-	(void)dataplane;
-	(void)tunnel;
-	(void)penalty;
+	const struct route_target target = {ROUTE_TUNNEL, tunnel};
+	route_set_penalty(dataplane->routes, &target, penalty);
 }
 
 static void on_change(void *argument, const struct health_change *change)
@@ -232,10 +232,9 @@ static struct health_settings settings_of(const struct config_health *config)
 	};
 }
 
-static void set_addresses(struct checked *checked, const struct config_health *config)
+static void set_addresses(struct checked *checked, const struct config_tunnel *tunnel)
 {
-	const struct config_tunnel *tunnel =
-		tunnel_get(checked->dataplane->tunnels, checked->tunnel)->config;
+	const struct config_health *config = &tunnel->health;
 	checked->is_reply = config->type == CONFIG_HEALTH_REPLY;
 	checked->in_clear = config->direction == CONFIG_HEALTH_UNIDIRECTIONAL;
 	checked->source =
@@ -263,11 +262,11 @@ static struct checked *create_checked(
 	return checked;
 }
 
-static void remove_checked(struct dataplane *dataplane, uint32_t tunnel)
+void health_tunnel_remove(struct dataplane *dataplane, unsigned int tunnel)
 {
-	struct checked *checked = dataplane->prober->checked[tunnel];
-	if (checked == NULL)
+	if (dataplane->prober == NULL || dataplane->prober->checked[tunnel] == NULL)
 		return;
+	struct checked *checked = dataplane->prober->checked[tunnel];
 	dataplane->prober->checked[tunnel] = NULL;
 	LIST_REMOVE(checked, in_slot);
 	health_destroy(checked->health);
@@ -275,14 +274,16 @@ static void remove_checked(struct dataplane *dataplane, uint32_t tunnel)
 	set_penalty(dataplane, tunnel, 0);
 }
 
-int dataplane_health_configure(
-	struct dataplane *dataplane, unsigned int tunnel, const struct config_health *config)
+int health_tunnel_configure(
+	struct dataplane *dataplane, unsigned int tunnel, const struct config_tunnel *config)
 {
 	struct prober *prober = dataplane->prober;
-	struct health_settings settings = settings_of(config);
+	struct health_settings settings = settings_of(&config->health);
+	if (prober == NULL)
+		return 0; // health_start will
 	struct checked *checked = prober->checked[tunnel];
-	if (!config->enabled) {
-		remove_checked(dataplane, tunnel);
+	if (!config->health.enabled) {
+		health_tunnel_remove(dataplane, tunnel);
 		return 0;
 	}
 	if (checked != NULL) {
@@ -312,18 +313,23 @@ bool dataplane_health(
 
 int health_start(struct dataplane *dataplane, struct dataplane_error *error)
 {
-	const struct config *config = dataplane->config;
+	unsigned int room = tunnel_room(dataplane->tunnels);
 	struct prober *prober = calloc(1, sizeof(*prober));
-	dataplane->prober = prober;
-	if (prober == NULL || (prober->checked = calloc(
-				       config->tunnel_count + 1, sizeof(*prober->checked))) == NULL)
+	if (prober != NULL)
+		prober->checked = calloc(room + 1, sizeof(struct checked *));
+	if (prober == NULL || prober->checked == NULL) {
+		free(prober);
 		return dataplane_fail(error, "no memory for health checks");
+	}
+	dataplane->prober = prober;
 	prober->turned = dataplane_now() / MILLISECOND;
 	dataplane->probe_magic = next_cookie(prober);
 	dataplane->probe_identifier = (uint16_t)next_cookie(prober);
-	for (unsigned int i = 0; i < config->tunnel_count; i++)
-		if (dataplane_health_configure(dataplane, i, &config->tunnels[i].health) != 0)
+	for (unsigned int i = 0; i < room; i++) {
+		const struct config_tunnel *config = tunnel_get(dataplane->tunnels, i)->config;
+		if (config != NULL && health_tunnel_configure(dataplane, i, config) != 0)
 			return dataplane_fail(error, "no memory for health checks");
+	}
 	return 0;
 }
 
@@ -332,9 +338,8 @@ void health_stop(struct dataplane *dataplane)
 	struct prober *prober = dataplane->prober;
 	if (prober == NULL)
 		return;
-	for (unsigned int i = 0; prober->checked != NULL && i < dataplane->config->tunnel_count;
-		i++)
-		remove_checked(dataplane, i);
+	for (unsigned int i = 0; i < tunnel_room(dataplane->tunnels); i++)
+		health_tunnel_remove(dataplane, i);
 	free(prober->checked);
 	free(prober);
 	dataplane->prober = NULL;

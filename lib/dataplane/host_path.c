@@ -216,43 +216,6 @@ static int open_tap(struct dataplane *dataplane, struct port *port, struct host_
 		port->config->address_count, error);
 }
 
-static int open_tun(struct dataplane *dataplane, unsigned int index, struct host_error *error)
-{
-	const struct config_tunnel *config = &dataplane->config->tunnels[index];
-	struct host_interface *tun = &dataplane->tuns[index];
-	if (host_interface_open(tun, config->name, HOST_TUN, error) != 0 ||
-		host_interface_configure(dataplane->host, tun, NULL, config->mtu, error) != 0)
-		return -1;
-	host_watch(dataplane->host, tun->index);
-	return host_interface_set_addresses(
-		dataplane->host, tun, &config->interface_address, 1, error);
-}
-
-int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
-{
-	struct host_error cause;
-	unsigned int tunnels = dataplane->config->tunnel_count;
-	for (unsigned int i = 0; i < dataplane->port_count; i++)
-		dataplane->ports[i].tap.fd = -1;
-	dataplane->tuns = calloc(tunnels + 1, sizeof(*dataplane->tuns));
-	dataplane->tun_events = calloc(tunnels + 1, sizeof(*dataplane->tun_events));
-	dataplane->no_sa_reported = calloc(tunnels + 1, sizeof(*dataplane->no_sa_reported));
-	if (dataplane->tuns == NULL || dataplane->tun_events == NULL ||
-		dataplane->no_sa_reported == NULL)
-		return dataplane_fail(error, "no memory for %u tunnels", tunnels);
-	for (unsigned int i = 0; i < tunnels; i++)
-		dataplane->tuns[i].fd = -1;
-	for (unsigned int i = 0; i < dataplane->port_count; i++)
-		if (open_tap(dataplane, &dataplane->ports[i], &cause) != 0)
-			return dataplane_fail(error, "%s", cause.text);
-	for (unsigned int i = 0; i < tunnels; i++)
-		if (open_tun(dataplane, i, &cause) != 0)
-			return dataplane_fail(error, "%s", cause.text);
-	if (host_route_remove_all(dataplane->host, &cause) != 0)
-		return dataplane_fail(error, "%s", cause.text);
-	return 0;
-}
-
 static struct event *watch(struct dataplane *dataplane, int fd, uint16_t source, uint32_t from)
 {
 	struct reader *reader = malloc(sizeof(*reader));
@@ -277,6 +240,79 @@ static void unwatch(struct event *event)
 	event_free(event);
 }
 
+static bool watch_tun(struct dataplane *dataplane, unsigned int tunnel)
+{
+	dataplane->tun_events[tunnel] = watch(
+		dataplane, dataplane->tuns[tunnel].fd, TELEMETRY_SOURCE_TUN, tunnel | HOST_TUNNEL);
+	return dataplane->tun_events[tunnel] != NULL;
+}
+
+static int open_tun(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct host_error *error)
+{
+	struct host_interface *tun = &dataplane->tuns[tunnel];
+	if (host_interface_configure(dataplane->host, tun, NULL, config->mtu, error) != 0)
+		return -1;
+	if (host_watch(dataplane->host, tun->index) != 0 ||
+		(dataplane->netlink_event != NULL && !watch_tun(dataplane, tunnel))) {
+		snprintf(error->text, sizeof(error->text), "no memory for tunnel %s", config->name);
+		return -1;
+	}
+	return host_interface_set_addresses(
+		dataplane->host, tun, &config->interface_address, 1, error);
+}
+
+int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct host_error *error)
+{
+	bool is_new = if_nametoindex(config->name) == 0;
+	if (host_interface_open(&dataplane->tuns[tunnel], config->name, HOST_TUN, error) != 0)
+		return -1;
+	if (open_tun(dataplane, tunnel, config, error) == 0)
+		return 0;
+	host_path_close_tun(dataplane, tunnel, is_new);
+	return -1;
+}
+
+void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove)
+{
+	struct host_interface *tun = &dataplane->tuns[tunnel];
+	unwatch(dataplane->tun_events[tunnel]);
+	dataplane->tun_events[tunnel] = NULL;
+	host_unwatch(dataplane->host, tun->index);
+	if (remove)
+		host_interface_discard(tun);
+	else
+		host_interface_close(tun);
+	tun->index = 0;
+}
+
+int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
+{
+	struct host_error cause;
+	unsigned int tunnels = tunnel_room(dataplane->tunnels);
+	for (unsigned int i = 0; i < dataplane->port_count; i++)
+		dataplane->ports[i].tap.fd = -1;
+	dataplane->tun_room = tunnels; // the table of tunnels goes first
+	dataplane->tuns = calloc(tunnels + 1, sizeof(*dataplane->tuns));
+	dataplane->tun_events = calloc(tunnels + 1, sizeof(*dataplane->tun_events));
+	dataplane->no_sa_reported = calloc(tunnels + 1, sizeof(*dataplane->no_sa_reported));
+	if (dataplane->tuns == NULL || dataplane->tun_events == NULL ||
+		dataplane->no_sa_reported == NULL)
+		return dataplane_fail(error, "no memory for %u tunnels", tunnels);
+	for (unsigned int i = 0; i < tunnels; i++)
+		dataplane->tuns[i].fd = -1;
+	for (unsigned int i = 0; i < dataplane->port_count; i++)
+		if (open_tap(dataplane, &dataplane->ports[i], &cause) != 0)
+			return dataplane_fail(error, "%s", cause.text);
+	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++)
+		if (host_path_open_tun(dataplane, i, &dataplane->config->tunnels[i], &cause) != 0)
+			return dataplane_fail(error, "%s", cause.text);
+	if (host_route_remove_all(dataplane->host, &cause) != 0)
+		return dataplane_fail(error, "%s", cause.text);
+	return 0;
+}
+
 static int watch_interfaces(struct dataplane *dataplane)
 {
 	bool complete = true;
@@ -286,11 +322,8 @@ static int watch_interfaces(struct dataplane *dataplane)
 			watch(dataplane, port->tap.fd, (uint16_t)(TELEMETRY_SOURCE_TAP + i), i);
 		complete &= port->tap_event != NULL;
 	}
-	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++) {
-		dataplane->tun_events[i] = watch(
-			dataplane, dataplane->tuns[i].fd, TELEMETRY_SOURCE_TUN, i | HOST_TUNNEL);
-		complete &= dataplane->tun_events[i] != NULL;
-	}
+	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++)
+		complete &= watch_tun(dataplane, i);
 	return complete ? 0 : -1;
 }
 
@@ -324,8 +357,7 @@ void host_path_stop(struct dataplane *dataplane)
 		unwatch(dataplane->ports[i].tap_event);
 		dataplane->ports[i].tap_event = NULL;
 	}
-	for (unsigned int i = 0;
-		dataplane->tun_events != NULL && i < dataplane->config->tunnel_count; i++) {
+	for (unsigned int i = 0; dataplane->tun_events != NULL && i < dataplane->tun_room; i++) {
 		unwatch(dataplane->tun_events[i]);
 		dataplane->tun_events[i] = NULL;
 	}
@@ -339,8 +371,7 @@ void host_path_close(struct dataplane *dataplane)
 	for (unsigned int i = 0; i < dataplane->port_count; i++)
 		if (dataplane->ports[i].tap.index != 0)
 			host_interface_close(&dataplane->ports[i].tap);
-	for (unsigned int i = 0; dataplane->tuns != NULL && i < dataplane->config->tunnel_count;
-		i++)
+	for (unsigned int i = 0; dataplane->tuns != NULL && i < dataplane->tun_room; i++)
 		if (dataplane->tuns[i].index != 0)
 			host_interface_close(&dataplane->tuns[i]);
 	free(dataplane->tuns);

@@ -6,15 +6,6 @@
 
 #include "internal.h"
 
-// The host's IKE daemon must reach it, whatever a tunnel's prefix covers.
-static bool is_far_end(const struct config *config, const struct packet_address *address)
-{
-	for (unsigned int i = 0; i < config->tunnel_count; i++)
-		if (packet_address_equal(&config->tunnels[i].customer_endpoint, address))
-			return true;
-	return false;
-}
-
 // DROP_NONE, or why a frame of the host must not leave an outside port: cleartext for a tunnel's
 // prefix, or something that could hide such.
 static enum drop_reason check_outside(const struct worker *worker, const struct rte_mbuf *packet)
@@ -47,7 +38,7 @@ static enum drop_reason check_outside(const struct worker *worker, const struct 
 		return DROP_NONE; // ND, OSPF: no tunnel's, even if it takes all traffic
 	struct route_target target = route_lookup(worker->dataplane->routes, &destination, NULL);
 	if ((target.kind == ROUTE_TUNNEL || target.kind == ROUTE_LOCAL_TUNNEL) &&
-		!is_far_end(worker->dataplane->config, &destination))
+		!far_ends_have(worker->dataplane, &destination)) // an IKE daemon must reach it
 		return DROP_HOST_CLEARTEXT;
 	return DROP_NONE;
 }

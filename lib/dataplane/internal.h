@@ -8,7 +8,8 @@
 //                           └─ for the host ─ punt.c                           │
 //   host_path.c (control) ─ ring ─ inject.c (worker) ──────────────────────────┘
 //
-// share.c lets other workers run bursts of a queue whose worker does not keep up.
+// share.c lets other workers run bursts of a queue whose worker does not keep up. fragments.c puts
+// ESP together that came in fragments, and receive.c takes it up again.
 //
 // Each step takes a burst and hands on bursts; what it refuses ends in worker_drop under a reason.
 
@@ -26,6 +27,7 @@
 
 #include "dataplane/dataplane.h"
 #include "host/host.h"
+#include "reassembly.h"
 #include "share.h"
 
 #define BURST_MAX       ESP_BURST_MAX
@@ -36,6 +38,8 @@
 #define PROBE_RING_SIZE 1024
 #define LATE_MAX        64
 #define ETHERNET_SIZE   RTE_ETHER_HDR_LEN
+#define VLAN_TAG_SIZE   4
+#define VLAN_TAGS       2 // at most: 802.1ad
 
 _Static_assert(BURST_MAX <= ROUTE_BURST_MAX, "a burst is looked up in one call");
 _Static_assert(CONFIG_PORTS <= TELEMETRY_PORTS, "every port is a source");
@@ -49,6 +53,8 @@ struct port {
 	struct rte_ether_addr mac;
 	uint64_t mac_word; // the MAC in the first six bytes
 	uint32_t mtu;
+	uint8_t tags_size;                       // bytes of the port's VLAN tags; 0 = none
+	uint8_t tags[VLAN_TAGS * VLAN_TAG_SIZE]; // as they follow the MAC addresses
 	uint32_t own4_count;
 	uint32_t own4[PORT_ENDPOINTS]; // own IPv4 addresses, network order
 	unsigned int own6_count;
@@ -218,6 +224,8 @@ struct worker {
 	unsigned int late_count;
 	bool keeps_late; // what the TX queue does not take is kept
 	struct late_frame late[LATE_MAX];
+	struct rte_ring *fragments; // that other workers received; NULL = there are none
+	struct reassembly *reassembly;
 	struct punt_bucket punt;
 	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again
 	uint64_t event_interval;                 // TSC
@@ -232,8 +240,17 @@ struct worker {
 
 struct underlay_route;
 
+// The far sides' outside addresses: a hash table that is never changed once workers can see it.
+struct far_ends {
+	uint32_t mask;
+	struct packet_address addresses[]; // family 0: free; at least half of them are
+};
+
 struct dataplane {
+	// Workers read only what is the same for as long as the gateway runs: control puts another
+	// configuration in its place (tunnels.c).
 	const struct config *config;
+	_Atomic(const struct far_ends *) far_ends;
 	struct reclaim *reclaim;
 	struct telemetry *telemetry;
 	struct route_table *routes;
@@ -247,7 +264,10 @@ struct dataplane {
 	uint16_t probe_identifier;
 	uint64_t probe_magic;
 	struct share_board board;
+	uint64_t fragment_keys[REASSEMBLY_WORDS]; // random; never change
 	// Control's.
+	struct config *owned;             // the configuration, unless it is the caller's first one
+	bool *retiring;                   // [tunnel] was removed, and a worker may still know of it
 	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
 	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
@@ -257,7 +277,8 @@ struct dataplane {
 	bool underlay_incomplete; // a route by an outside port found no room in the table
 	bool reinstall;           // links changed: the kernel may have lost routes of ours
 	struct host *host;
-	struct host_interface *tuns; // [tunnel]
+	unsigned int tun_room;
+	struct host_interface *tuns; // [tunnel]; index 0: there is none
 	struct event **tun_events;
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
@@ -276,6 +297,19 @@ struct dataplane {
 // worker->output and drops in worker->free_packets.
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count);
+// The same for a frame that was put together of fragments: these are counted as received already.
+void receive_whole(struct worker *worker, const struct port *port, struct rte_mbuf *frame);
+// fragments.c: a fragment, from its Ethernet header to the end of its IP packet, that may be of
+// ESP. Returns the whole frame that it completes, or NULL.
+struct rte_mbuf *fragment_take(
+	struct worker *worker, const struct port *port, struct rte_mbuf *frame);
+// Those that other workers handed over. Returns how many; sends what becomes of them.
+unsigned int fragments_receive(struct worker *worker);
+void fragments_expire(struct worker *worker);
+// Control. `fragments_stop` when all workers have ended: drops what is left.
+bool fragments_create(struct worker *worker); // false when there is no memory
+void fragments_stop(struct worker *worker);
+void fragments_destroy(struct worker *worker);
 // decapsulate.c: data starts at the SPI and holds ESP_HEADER_SIZE bytes at least; the outer header
 // stands before it. Changes `outer`.
 void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
@@ -305,6 +339,12 @@ void transmit_flush(struct worker *worker);
 void punt_frame(
 	struct worker *worker, struct rte_mbuf *packet, const struct port *port, bool urgent);
 void punt_ip(struct worker *worker, struct rte_mbuf *packet, uint32_t tunnel);
+// vlan.c: of ports whose tags_size is not 0. Takes the port's tags off, drops frames without them
+// and closes the gaps; returns how many are left.
+unsigned int vlan_strip_burst(struct worker *worker, const struct port *port,
+	struct rte_mbuf **packets, unsigned int count);
+// Gives a whole frame the port's tags; tags_size bytes are free before it.
+void vlan_add(const struct port *port, struct rte_mbuf *packet);
 // inject.c: what the kernel sent, from the ring that control fills.
 unsigned int inject_burst(struct worker *worker);
 
@@ -380,6 +420,8 @@ static inline void worker_drop_of_tunnel(
 
 // ---- Control. ----
 
+// vlan.c: the tags of a port, from its configuration
+void vlan_set_up(struct port *port);
 // port.c
 int ports_open(struct dataplane *dataplane, struct dataplane_error *error);
 int ports_start(struct dataplane *dataplane, struct dataplane_error *error);
@@ -397,8 +439,12 @@ uint32_t neighbour_find(
 	const struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac);
-void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
+// False when the table is full.
+bool neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac);
+// The kernel is asked from now on.
+void neighbour_unset_static(
+	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_connected(
 	struct dataplane *dataplane, unsigned int port, const struct packet_address *address);
 void neighbour_wanted(struct dataplane *dataplane, uint32_t adjacency);
@@ -414,7 +460,8 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-void path_delete_origin(struct dataplane *dataplane, enum route_origin origin);
+// All paths to a target, whoever added them.
+void path_delete_target(struct dataplane *dataplane, const struct route_target *target);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);
@@ -428,6 +475,12 @@ uint32_t path_resolve(void *dataplane, const struct packet_address *destination)
 int health_start(struct dataplane *dataplane, struct dataplane_error *error);
 void health_tick(struct dataplane *dataplane);
 void health_stop(struct dataplane *dataplane);
+// Begins to check a tunnel, or goes on with other settings: its state and statistics stay. With
+// enabled = false it ends, and the tunnel counts as healthy. 0, or -1 without memory and with
+// nothing changed.
+int health_tunnel_configure(
+	struct dataplane *dataplane, unsigned int tunnel, const struct config_tunnel *config);
+void health_tunnel_remove(struct dataplane *dataplane, unsigned int tunnel);
 // mirror.c: netlink to neighbours and routes
 int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
 void mirror_destroy(struct dataplane *dataplane);
@@ -437,6 +490,30 @@ int host_path_start(struct dataplane *dataplane, struct dataplane_error *error);
 void host_path_drain(struct dataplane *dataplane);
 void host_path_stop(struct dataplane *dataplane);
 void host_path_close(struct dataplane *dataplane);
+// A tunnel's TUN, read from if the host path runs. -1 with *error set and nothing left behind.
+int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct host_error *error);
+// `remove`: from the kernel too.
+void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+// tunnels.c: tunnels that come, change and go
+int tunnels_create(struct dataplane *dataplane, struct dataplane_error *error);
+void tunnels_destroy(struct dataplane *dataplane);
+// NULL without memory.
+struct far_ends *far_ends_create(const struct config *config);
+// Worker.
+bool far_ends_have(const struct dataplane *dataplane, const struct packet_address *address);
+// What dataplane_create does for the tunnels of the configuration, too.
+int tunnel_add_own_routes(struct dataplane *dataplane, unsigned int tunnel,
+	const struct config_tunnel *config, struct dataplane_error *error);
+
+// dataplane.c: static neighbours of the configuration
+int dataplane_neighbour_set(struct dataplane *dataplane, const struct config_neighbour *neighbour,
+	struct dataplane_error *error);
+void dataplane_neighbour_remove(
+	struct dataplane *dataplane, const struct config_neighbour *neighbour);
+int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *address,
+	uint8_t length, uint32_t kind, uint32_t index);
+
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 

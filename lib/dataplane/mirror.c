@@ -101,7 +101,7 @@ static bool find_target(
 		*target = (struct route_target){ROUTE_ADJACENCY, index};
 		return index != TUNNEL_NO_PATH;
 	}
-	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++) {
+	for (unsigned int i = 0; i < tunnel_count(dataplane->tunnels); i++) {
 		if (dataplane->tuns[i].index == hop->interface) {
 			*target = (struct route_target){ROUTE_TUNNEL, i};
 			return true;

@@ -211,16 +211,30 @@ void neighbour_report(struct dataplane *dataplane, unsigned int port,
 	// One that is unresolved may be just that moment asked for: age takes it if it stays so.
 }
 
-void neighbour_set_static(struct dataplane *dataplane, unsigned int port,
+bool neighbour_set_static(struct dataplane *dataplane, unsigned int port,
 	const struct packet_address *address, const struct rte_ether_addr *mac)
 {
 	uint32_t index = neighbour_get(dataplane, port, address, false);
 	if (index == TUNNEL_NO_PATH)
-		return;
+		return false;
 	struct adjacency *adjacency = &dataplane->adjacencies[index];
 	adjacency->is_static = adjacency->pinned = true;
 	atomic_store(&adjacency->link, adjacency_link((uint8_t)port, mac));
 	add_host_route(dataplane, index);
+	return true;
+}
+
+// Its MAC holds until the kernel says otherwise. Ageing finds out whether it is still pinned.
+void neighbour_unset_static(
+	struct dataplane *dataplane, unsigned int port, const struct packet_address *address)
+{
+	uint32_t index = neighbour_find(dataplane, port, address);
+	if (index == TUNNEL_NO_PATH)
+		return;
+	struct adjacency *adjacency = &dataplane->adjacencies[index];
+	adjacency->is_static = false;
+	adjacency->asked = 0;
+	ask(dataplane, adjacency);
 }
 
 void neighbour_connected(

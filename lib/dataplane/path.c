@@ -146,6 +146,19 @@ int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	return 0;
 }
 
+void path_delete_target(struct dataplane *dataplane, const struct route_target *target)
+{
+	unsigned int kept = 0;
+	for (unsigned int i = 0; i < dataplane->underlay_count; i++) {
+		const struct route_target *other = &dataplane->underlay[i].path.target;
+		if (other->kind != target->kind || other->index != target->index)
+			dataplane->underlay[kept++] = dataplane->underlay[i];
+	}
+	dataplane->underlay_count = kept;
+	route_delete_target(dataplane->routes, target);
+	reconcile(dataplane);
+}
+
 void path_retry(struct dataplane *dataplane)
 {
 	if (!dataplane->underlay_incomplete)

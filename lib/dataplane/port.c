@@ -16,8 +16,8 @@
 
 #include "internal.h"
 
-// Frames may be longer than the MTU by the Ethernet header, a VLAN tag and the checksum.
-#define FRAME_OVERHEAD (ETHERNET_SIZE + 4 + RTE_ETHER_CRC_LEN)
+// Frames may be longer than the MTU by the Ethernet header, VLAN tags and the checksum.
+#define FRAME_OVERHEAD (ETHERNET_SIZE + VLAN_TAGS * VLAN_TAG_SIZE + RTE_ETHER_CRC_LEN)
 
 // "net_af_packet0,iface=veth0" has the ethdev name "net_af_packet0".
 static void device_name(const struct config_port *config, char name[CONFIG_DEVICE_SIZE])
@@ -86,6 +86,8 @@ static uint32_t buffers_needed(const struct config *config)
 		count += port->rx_queues * port->rx_descriptors;
 		count += port->tx_queues * port->tx_descriptors;
 	}
+	count += config->worker_count * REASSEMBLY_MEAN_FRAGMENTS *
+		 config->gateway.reassembly_packets;
 	return count + config->worker_count * (2 * HOST_RING_SIZE + 1024);
 }
 
@@ -144,10 +146,24 @@ static int check_limits(
 	return 0;
 }
 
+// What the device is told: a device that leaves no room for VLAN tags beside its MTU gets a larger
+// one, where it takes that.
+static uint32_t device_mtu(const struct port *port, const struct rte_eth_dev_info *info)
+{
+	uint32_t mtu = port->config->mtu, wanted = mtu + port->tags_size;
+	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX &&
+		     info->max_rx_pktlen > info->max_mtu;
+	uint32_t overhead =
+		tells ? info->max_rx_pktlen - info->max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+	if (overhead >= (uint32_t)RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + port->tags_size)
+		return mtu;
+	return wanted + overhead <= info->max_rx_pktlen ? wanted : mtu;
+}
+
 static struct rte_eth_conf port_conf(const struct port *port, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_conf conf = {0};
-	conf.rxmode.mtu = port->config->mtu;
+	conf.rxmode.mtu = device_mtu(port, info);
 	conf.rxmode.offloads = info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 	conf.txmode.offloads = info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 	uint64_t rss = info->flow_type_rss_offloads &
@@ -252,6 +268,7 @@ int ports_open(struct dataplane *dataplane, struct dataplane_error *error)
 		port->index = (uint8_t)i;
 		port->is_outside = port->config->side == CONFIG_SIDE_OUTSIDE;
 		port->mtu = port->config->mtu;
+		vlan_set_up(port);
 		copy_addresses(port);
 		find_kernel_device(port);
 		if (lock_device(port, error) != 0 || open_port(port, error) != 0)

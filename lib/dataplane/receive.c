@@ -14,6 +14,7 @@ enum arrival {
 	ARRIVAL_ESP,         // data starts at the SPI now
 	ARRIVAL_HOST,        // the whole frame, to the kernel
 	ARRIVAL_HOST_URGENT, // as above: ARP, ND, IKE
+	ARRIVAL_FRAGMENT,    // may be of ESP
 	ARRIVAL_DROP,
 };
 
@@ -86,17 +87,15 @@ static enum arrival classify_udp_esp(
 	const struct rte_udp_hdr *udp = (const struct rte_udp_hdr *)(ip + view->header);
 	uint32_t room = size - view->header;
 	uint32_t length = rte_be_to_cpu_16(udp->dgram_len);
-	if (length < sizeof(*udp) || (length > room && !view->is_fragment))
+	if (length < sizeof(*udp) || length > room)
 		return drop(frame, DROP_BAD_FRAME);
 	const uint8_t *payload = (const uint8_t *)(udp + 1);
-	uint32_t payload_size = RTE_MIN(length, room) - (uint32_t)sizeof(*udp);
+	uint32_t payload_size = length - (uint32_t)sizeof(*udp);
 	if (payload_size == 1 && payload[0] == 0xff)
 		return drop(frame, DROP_KEEPALIVE);
 	static const uint8_t non_esp_marker[4];
 	if (payload_size >= 4 && memcmp(payload, non_esp_marker, 4) == 0)
 		return host(true);
-	if (view->is_fragment)
-		return drop(frame, DROP_ESP_FRAGMENT);
 	frame->sender = sender_of(ip, udp->src_port);
 	return take_esp(ip, view->header + (uint32_t)sizeof(*udp), payload_size, frame);
 }
@@ -113,9 +112,10 @@ static __attribute__((noinline)) enum arrival classify_own(
 	struct packet_ip_view view;
 	if (!packet_ip_view(ip, size, &view))
 		return drop(frame, DROP_BAD_HEADER);
+	if (unlikely(view.is_fragment) && port->is_outside &&
+		(view.protocol == IPPROTO_ESP || view.protocol == IPPROTO_UDP))
+		return ARRIVAL_FRAGMENT;
 	if (view.protocol == IPPROTO_ESP && port->is_outside) {
-		if (view.is_fragment)
-			return drop(frame, DROP_ESP_FRAGMENT);
 		frame->sender = 0;
 		return take_esp(ip, view.header, size - view.header, frame);
 	}
@@ -290,6 +290,40 @@ static __attribute__((noinline)) void hand_to_host(struct worker *worker, struct
 		punt_frame(worker, packet, port, arrival == ARRIVAL_HOST_URGENT);
 }
 
+static __rte_always_inline void add_esp(
+	struct sorted *sorted, struct rte_mbuf *packet, const struct frame *frame)
+{
+	unsigned int i = sorted->esp_count++;
+	sorted->outer.classes[i] = frame->traffic_class;
+	sorted->outer.sizes[i] = frame->outer_size;
+	sorted->outer.senders[i] = frame->sender;
+	sorted->outer.any_sender |= frame->sender;
+	sorted->outer.spis[i] = frame->spi;
+	sorted->esp[i] = packet;
+	set_data(packet, ETHERNET_SIZE + frame->outer_size, frame->esp_size);
+}
+
+// What was put together is ESP: its first fragment said so.
+static void sort_whole(struct worker *worker, const struct port *port, struct rte_mbuf *packet,
+	struct sorted *sorted)
+{
+	struct frame frame;
+	enum arrival arrival = classify_any(port, packet, &frame);
+	if (arrival == ARRIVAL_ESP)
+		add_esp(sorted, packet, &frame);
+	else
+		worker_drop(
+			worker, packet, arrival == ARRIVAL_DROP ? frame.reason : DROP_ESP_FRAGMENT);
+}
+
+static __attribute__((noinline)) void sort_fragment(struct worker *worker, const struct port *port,
+	struct rte_mbuf *packet, struct sorted *sorted)
+{
+	struct rte_mbuf *whole = fragment_take(worker, port, packet);
+	if (whole != NULL)
+		sort_whole(worker, port, whole, sorted);
+}
+
 static __rte_always_inline void sort(struct worker *worker, const struct port *port,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
@@ -300,18 +334,14 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 		destinations_add(&sorted->destinations, sorted->forward_count, packet);
 		sorted->forward[sorted->forward_count++] = packet;
 	} else if (arrival == ARRIVAL_ESP) {
-		unsigned int i = sorted->esp_count++;
-		sorted->outer.classes[i] = frame.traffic_class;
-		sorted->outer.sizes[i] = frame.outer_size;
-		sorted->outer.senders[i] = frame.sender;
-		sorted->outer.any_sender |= frame.sender;
-		sorted->outer.spis[i] = frame.spi;
-		sorted->esp[i] = packet;
-		set_data(packet, ETHERNET_SIZE + frame.outer_size, frame.esp_size);
+		add_esp(sorted, packet, &frame);
 	} else if (arrival == ARRIVAL_FORWARD) {
 		refuse_from_outside(worker, packet);
 	} else if (arrival == ARRIVAL_DROP) {
 		worker_drop(worker, packet, frame.reason);
+	} else if (arrival == ARRIVAL_FRAGMENT) {
+		set_data(packet, 0, ETHERNET_SIZE + frame.size);
+		sort_fragment(worker, port, packet, sorted);
 	} else {
 		set_data(packet, 0, ETHERNET_SIZE + frame.size);
 		hand_to_host(worker, packet, port, arrival, frame.size);
@@ -338,6 +368,8 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 		if (port->is_outside)
 			rte_prefetch0(frame + 2 * RTE_CACHE_LINE_SIZE);
 	}
+	if (unlikely(port->tags_size != 0))
+		count = vlan_strip_burst(worker, port, packets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		bytes += packets[i]->pkt_len;
 		sort(worker, port, packets[i], &sorted);
@@ -349,4 +381,16 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	if (sorted.forward_count != 0)
 		forward_inside(
 			worker, port, sorted.forward, &sorted.destinations, sorted.forward_count);
+}
+
+void receive_whole(struct worker *worker, const struct port *port, struct rte_mbuf *packet)
+{
+	struct sorted sorted;
+	sorted.forward_count = sorted.esp_count = 0;
+	sorted.outer.any_sender = 0;
+	worker->source = &worker->slot->sources[port->index];
+	sort_whole(worker, port, packet, &sorted);
+	if (sorted.esp_count != 0)
+		decapsulate_burst(worker, sorted.esp, &sorted.outer, sorted.esp_count);
+	transmit_flush(worker);
 }

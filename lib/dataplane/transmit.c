@@ -22,6 +22,13 @@ void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct
 		worker_drop(worker, packet, DROP_PORT_DOWN);
 		return;
 	}
+	if (unlikely(port->tags_size != 0)) {
+		if (packet->data_off < port->tags_size) {
+			worker_drop(worker, packet, DROP_NO_HEADROOM);
+			return;
+		}
+		vlan_add(port, packet);
+	}
 	struct worker_output *output = make_room(worker, port, 1);
 	output->tunnels[output->count] = NO_TUNNEL;
 	output->packets[output->count++] = packet;
@@ -40,6 +47,7 @@ struct next_hop {
 	uint64_t destination; // MAC, and the first two bytes of the port's own: 8 bytes of header
 	uint64_t source[2];   // the port's own MAC and an EtherType: the last 8, for IPv4 and IPv6
 	uint32_t size_limit;  // of a packet
+	uint16_t headroom;    // bytes that the frame's header takes
 	enum drop_reason refusal; // why nothing goes this way, or DROP_NONE
 };
 
@@ -55,6 +63,7 @@ static struct next_hop read_next_hop(
 		.source = {port->mac_word | (uint64_t)RTE_BE16(RTE_ETHER_TYPE_IPV4) << 48,
 			port->mac_word | (uint64_t)RTE_BE16(RTE_ETHER_TYPE_IPV6) << 48},
 		.size_limit = port->mtu,
+		.headroom = (uint16_t)(ETHERNET_SIZE + port->tags_size),
 	};
 	if (unlikely(content == TRANSMIT_CLEARTEXT && port->is_outside)) {
 		hop.refusal = DROP_CLEARTEXT_TO_OUTSIDE;
@@ -74,7 +83,7 @@ static struct next_hop read_next_hop(
 // may have taken what a device's own headroom left.
 static inline bool fits(const struct next_hop *hop, const struct rte_mbuf *packet)
 {
-	return packet->pkt_len <= hop->size_limit && packet->data_off >= ETHERNET_SIZE;
+	return packet->pkt_len <= hop->size_limit && packet->data_off >= hop->headroom;
 }
 
 static enum drop_reason why_not(const struct next_hop *hop, const struct rte_mbuf *packet)
@@ -113,6 +122,9 @@ void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **p
 		*at++ = packets[i];
 		*of++ = tunnels[i];
 	}
+	if (unlikely(hop.port->tags_size != 0))
+		for (struct rte_mbuf **i = output->packets + output->count; i < at; i++)
+			vlan_add(hop.port, *i);
 	output->count = (unsigned int)(at - output->packets);
 }
 

@@ -106,6 +106,15 @@ static unsigned int poll_probes(struct worker *worker)
 	return probe_burst(worker);
 }
 
+static unsigned int poll_fragments(struct worker *worker)
+{
+	if (unlikely(!reassembly_is_empty(worker->reassembly)))
+		fragments_expire(worker);
+	if (likely(worker->fragments == NULL || rte_ring_empty(worker->fragments)))
+		return 0;
+	return fragments_receive(worker);
+}
+
 static inline void follow_stages(struct worker *worker)
 {
 	bool wanted = atomic_load_explicit(
@@ -119,6 +128,7 @@ unsigned int worker_loop(struct worker *worker)
 	unsigned int count = poll_probes(worker);
 	count += poll_all(worker);
 	count += poll_host(worker);
+	count += poll_fragments(worker);
 	if (worker->share != NULL)
 		count += share_step(worker, count);
 	return count;

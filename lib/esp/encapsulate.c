@@ -92,11 +92,12 @@ static inline uint32_t fragment_word(
 	return flags != 0 || outer->df ? (uint32_t)flags << 16 : (uint16_t)sequence;
 }
 
-// `end` is where the ESP header begins. `plain`: all have DF, none UDP. A store for each word.
+// `end` is where the ESP header begins. `plain`: see ESP_OUTER_PLAIN. A store for each word.
 static __rte_always_inline void write_outer_ipv4(uint8_t *end, const struct esp_outer *outer,
 	bool plain, const struct inner *inner, uint64_t sequence, uint32_t size)
 {
-	uint64_t class_word = (uint64_t)inner->traffic_class << 8;
+	uint8_t inners = plain ? inner->traffic_class : inner->traffic_class & outer->class_mask;
+	uint64_t class_word = (uint64_t)inners << 8;
 	uint64_t length = rte_bswap16((uint16_t)size);
 	uint64_t first = outer->ipv4_first | class_word | length << 16;
 	uint32_t sum = outer->partial_checksum + (uint32_t)class_word + (uint32_t)length;
@@ -126,7 +127,8 @@ static inline void write_outer_ipv6(
 	rte_mov16(end - 16, outer->bytes + 32);
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)(end - outer->size);
 	uint16_t payload = rte_cpu_to_be_16((uint16_t)(size - sizeof(*ip)));
-	ip->vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28 | (uint32_t)inner->traffic_class << 20);
+	uint32_t inners = inner->traffic_class & outer->class_mask;
+	ip->vtc_flow = rte_cpu_to_be_32(outer->ipv6_first | inners << 20);
 	ip->payload_len = payload;
 	if (outer->udp)
 		((struct rte_udp_hdr *)(ip + 1))->dgram_len = payload;

@@ -63,6 +63,8 @@ struct esp_sa_out_parameters {
 	uint16_t udp_source, udp_destination;      // host order; 0 and 0 = no UDP encapsulation
 	enum esp_df df;
 	uint8_t ttl;             // of the outer header; 0 = 64
+	bool set_dscp;           // the outer header's DSCP is `dscp` (0 to 63); otherwise the
+	uint8_t dscp;            // inner packet's (RFC 2983). ECN is the inner packet's (RFC 6040).
 	uint64_t first_sequence; // 0 = 1, as it must be but in tests
 	uint64_t last_sequence;  // hard packet limit; 0 = the end of the format
 	unsigned int workers;

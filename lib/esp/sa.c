@@ -106,20 +106,22 @@ static void build_udp(struct esp_outer *outer, uint16_t source, uint16_t destina
 	memcpy(&outer->udp_ports, &udp, sizeof(udp));
 }
 
-static void build_ipv4(struct esp_outer *outer, const struct packet_address *source,
-	const struct packet_address *destination, uint8_t df, uint8_t ttl)
+static void build_ipv4(struct esp_outer *outer, const struct esp_sa_out *sa,
+	const struct packet_address *source, const struct packet_address *destination)
 {
-	outer->df = df == ESP_DF_SET;
-	outer->copy_df = df == ESP_DF_COPY;
+	outer->df = sa->df == ESP_DF_SET;
+	outer->copy_df = sa->df == ESP_DF_COPY;
 	struct rte_ipv4_hdr ip = {
 		.version_ihl = RTE_IPV4_VHL_DEF,
+		.type_of_service = sa->class_set,
 		.fragment_offset = outer->df ? ESP_IPV4_DF : 0,
-		.time_to_live = ttl,
+		.time_to_live = sa->ttl,
 		.next_proto_id = outer->udp ? IPPROTO_UDP : IPPROTO_ESP,
 	};
 	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
 	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
-	outer->kind = outer->df && !outer->udp ? ESP_OUTER_PLAIN : ESP_OUTER_IPV4;
+	bool plain = outer->df && !outer->udp && sa->class_mask == UINT8_MAX;
+	outer->kind = plain ? ESP_OUTER_PLAIN : ESP_OUTER_IPV4;
 	outer->size += sizeof(ip);
 	outer->partial_checksum = rte_raw_cksum(&ip, sizeof(ip));
 	memcpy(&outer->ipv4_first, &ip, sizeof(outer->ipv4_first));
@@ -127,13 +129,16 @@ static void build_ipv4(struct esp_outer *outer, const struct packet_address *sou
 	outer->ipv4_destination = ip.dst_addr;
 }
 
-static void build_ipv6(struct esp_outer *outer, const struct packet_address *source,
-	const struct packet_address *destination, uint8_t ttl)
+// The flow label is 0: one made of the inner headers would tell an observer which packets are of
+// one flow, and let routers that share by it turn the order of an SA's packets.
+static void build_ipv6(struct esp_outer *outer, const struct esp_sa_out *sa,
+	const struct packet_address *source, const struct packet_address *destination)
 {
+	outer->ipv6_first = UINT32_C(6) << 28 | (uint32_t)sa->class_set << 20;
 	struct rte_ipv6_hdr ip = {
-		.vtc_flow = rte_cpu_to_be_32(UINT32_C(6) << 28),
+		.vtc_flow = rte_cpu_to_be_32(outer->ipv6_first),
 		.proto = outer->udp ? IPPROTO_UDP : IPPROTO_ESP,
-		.hop_limits = ttl,
+		.hop_limits = sa->ttl,
 	};
 	memcpy(&ip.src_addr, source->bytes, sizeof(ip.src_addr));
 	memcpy(&ip.dst_addr, destination->bytes, sizeof(ip.dst_addr));
@@ -142,16 +147,16 @@ static void build_ipv6(struct esp_outer *outer, const struct packet_address *sou
 	memcpy(outer->bytes + ESP_OUTER_SIZE - outer->size, &ip, sizeof(ip));
 }
 
-static struct esp_outer build_outer(const struct packet_address *source,
-	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination,
-	uint8_t df, uint8_t ttl)
+static struct esp_outer build_outer(const struct esp_sa_out *sa,
+	const struct packet_address *source, const struct packet_address *destination,
+	uint16_t udp_source, uint16_t udp_destination)
 {
-	struct esp_outer outer = {0};
+	struct esp_outer outer = {.class_mask = sa->class_mask};
 	build_udp(&outer, udp_source, udp_destination);
 	if (source->family == 4)
-		build_ipv4(&outer, source, destination, df, ttl);
+		build_ipv4(&outer, sa, source, destination);
 	else
-		build_ipv6(&outer, source, destination, ttl);
+		build_ipv6(&outer, sa, source, destination);
 	return outer;
 }
 
@@ -167,13 +172,15 @@ struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *paramet
 	sa->esn = parameters->esn;
 	sa->ttl = parameters->ttl != 0 ? parameters->ttl : DEFAULT_TTL;
 	sa->df = (uint8_t)parameters->df;
+	sa->class_mask = parameters->set_dscp ? PACKET_IP_ECN_MASK : UINT8_MAX;
+	sa->class_set = parameters->set_dscp ? (uint8_t)(parameters->dscp << 2) : 0;
 	sa->last_sequence = parameters->esn ? ESP_SEQUENCE_END_ESN : ESP_SEQUENCE_END;
 	if (parameters->last_sequence != 0 && parameters->last_sequence < sa->last_sequence)
 		sa->last_sequence = parameters->last_sequence;
 	atomic_init(&sa->next_sequence,
 		parameters->first_sequence != 0 ? parameters->first_sequence : 1);
-	sa->outer[0] = build_outer(&parameters->source, &parameters->destination,
-		parameters->udp_source, parameters->udp_destination, sa->df, sa->ttl);
+	sa->outer[0] = build_outer(sa, &parameters->source, &parameters->destination,
+		parameters->udp_source, parameters->udp_destination);
 	if (!expand_key(parameters->key, &sa->key)) {
 		esp_sa_out_destroy(sa);
 		return NULL;
@@ -185,8 +192,7 @@ void esp_sa_out_set_outer(struct esp_sa_out *sa, const struct packet_address *so
 	const struct packet_address *destination, uint16_t udp_source, uint16_t udp_destination)
 {
 	unsigned int other = 1 - atomic_load_explicit(&sa->outer_index, memory_order_relaxed);
-	sa->outer[other] =
-		build_outer(source, destination, udp_source, udp_destination, sa->df, sa->ttl);
+	sa->outer[other] = build_outer(sa, source, destination, udp_source, udp_destination);
 	atomic_store_explicit(&sa->outer_index, other, memory_order_release);
 }
 

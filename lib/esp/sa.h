@@ -21,7 +21,8 @@
 #define ESP_OUTER_SIZE 48 // IPv6 and UDP, the longest outer header
 #define ESP_IPV4_DF    RTE_BE16(RTE_IPV4_HDR_DF_FLAG)
 
-// How much of an outer header differs between packets. PLAIN: IPv4 with DF and without UDP.
+// How much of an outer header differs between packets. PLAIN: IPv4 with DF, without UDP, and with
+// the inner packet's whole traffic class.
 enum esp_outer_kind { ESP_OUTER_PLAIN, ESP_OUTER_IPV4, ESP_OUTER_IPV6 };
 
 // The outer header, prebuilt; fields that differ between packets are zero.
@@ -30,11 +31,13 @@ struct esp_outer {
 	uint8_t kind;  // enum esp_outer_kind
 	bool udp;
 	bool df, copy_df;          // IPv4: DF in all packets, or the inner header's
+	uint8_t class_mask;        // what the traffic class has of the inner packet's
 	uint16_t partial_checksum; // IPv4: sum of the header's words, as they lie in memory
 	// IPv4, as words.
 	uint64_t ipv4_first, ipv4_second;
 	uint32_t ipv4_destination;
-	uint64_t udp_ports; // UDP: both ports; length and checksum zero
+	uint32_t ipv6_first; // IPv6: version and traffic class, in host order
+	uint64_t udp_ports;  // UDP: both ports; length and checksum zero
 	// IPv6, right-aligned: the ESP header follows byte 47.
 	uint8_t bytes[ESP_OUTER_SIZE];
 } __rte_cache_aligned;
@@ -47,6 +50,7 @@ struct esp_sa_out {
 	bool esn;
 	uint8_t ttl;
 	uint8_t df;
+	uint8_t class_mask, class_set; // traffic class: (inner & mask) | set
 	unsigned int workers;
 	_Atomic unsigned int outer_index; // which of `outer` is in force
 	struct esp_outer outer[2];

@@ -38,6 +38,8 @@ int host_interface_open(struct host_interface *interface, const char *name,
 	enum host_interface_type type, struct host_error *error);
 // Closes the descriptor; the interface and its addresses stay.
 void host_interface_close(struct host_interface *interface);
+// Closes the descriptor, and the interface goes with it.
+void host_interface_discard(struct host_interface *interface);
 // Removes a persistent TAP or TUN of this name; an interface of another kind is left alone
 // (-ENOTSUP); -ENODEV when there is none.
 int host_interface_remove(const char *name, struct host_error *error);
@@ -96,6 +98,8 @@ void host_receive(struct host *host);
 // Reports this interface's neighbours and routes from now on (after the next host_dump). Watching
 // it again does nothing. 0, -EINVAL or -ENOMEM.
 int host_watch(struct host *host, unsigned int interface);
+// Reports nothing of it any more. Its routes that were reported are not taken back.
+void host_unwatch(struct host *host, unsigned int interface);
 // Dumps links, neighbours and routes anew and reports them before it returns, between dump_began
 // and dump_ended. 0, or -errno and nothing is reported or void.
 int host_dump(struct host *host, struct host_error *error);
@@ -105,6 +109,8 @@ int host_dump(struct host *host, struct host_error *error);
 // -errno.
 int host_interface_configure(struct host *host, const struct host_interface *interface,
 	const struct rte_ether_addr *mac, uint32_t mtu, struct host_error *error);
+int host_interface_set_mtu(struct host *host, const struct host_interface *interface, uint32_t mtu,
+	struct host_error *error);
 // Makes the interface's addresses exactly these (link-local IPv6 ones stay). IPv6 ones are added
 // without duplicate address detection.
 int host_interface_set_addresses(struct host *host, const struct host_interface *interface,
@@ -130,6 +136,9 @@ int host_neighbour_resolve(
 	struct host *host, unsigned int interface, const struct packet_address *address);
 // No longer kept fresh. 0 or -errno; 0 also when there is no such entry.
 int host_neighbour_release(
+	struct host *host, unsigned int interface, const struct packet_address *address);
+// Removes the entry, a permanent one too. 0 or -errno; 0 also when there is none.
+int host_neighbour_remove(
 	struct host *host, unsigned int interface, const struct packet_address *address);
 // A permanent neighbour entry, in place of any other. 0 or -errno.
 int host_neighbour_set(struct host *host, unsigned int interface,

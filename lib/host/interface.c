@@ -136,6 +136,13 @@ void host_interface_close(struct host_interface *interface)
 	interface->fd = -1;
 }
 
+void host_interface_discard(struct host_interface *interface)
+{
+	if (interface->fd >= 0)
+		ioctl(interface->fd, TUNSETPERSIST, 0UL);
+	host_interface_close(interface);
+}
+
 int host_interface_remove(const char *name, struct host_error *error)
 {
 	struct link_state state;

@@ -91,7 +91,7 @@ static int link_set_mac(struct host *host, const struct host_interface *interfac
 		RTE_ETHER_ADDR_BYTES(mac));
 }
 
-static int link_set_mtu(struct host *host, const struct host_interface *interface, uint32_t mtu,
+int host_interface_set_mtu(struct host *host, const struct host_interface *interface, uint32_t mtu,
 	struct host_error *error)
 {
 	struct netlink_request request;
@@ -179,7 +179,7 @@ int host_interface_configure(struct host *host, const struct host_interface *int
 {
 	int result = link_set_mac(host, interface, mac, error);
 	if (result == 0)
-		result = link_set_mtu(host, interface, mtu, error);
+		result = host_interface_set_mtu(host, interface, mtu, error);
 	// Before the interface comes up, which is when the kernel would begin with both.
 	if (result == 0)
 		result = link_stop_autoconfiguration(host, interface, error);

@@ -137,6 +137,16 @@ int host_watch(struct host *host, unsigned int interface)
 	return 0;
 }
 
+void host_unwatch(struct host *host, unsigned int interface)
+{
+	struct host_watched *found = host_find_watched(host, interface);
+	if (found == NULL)
+		return;
+	size_t after = host->watched_count - (size_t)(found - host->watched) - 1;
+	memmove(found, found + 1, after * sizeof(*found));
+	host->watched_count--;
+}
+
 // What is reported of the routes of one prefix and metric: the first that leads over a watched
 // interface, as the kernel uses the first. False: nothing.
 static bool host_get_route(

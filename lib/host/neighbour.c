@@ -94,6 +94,15 @@ int host_neighbour_release(
 	return result == -ENOENT ? 0 : result;
 }
 
+int host_neighbour_remove(
+	struct host *host, unsigned int interface, const struct packet_address *address)
+{
+	struct netlink_request request;
+	neighbour_request_begin(&request, RTM_DELNEIGH, 0, interface, address);
+	int result = netlink_run(&host->requests, &request, NULL, NULL);
+	return result == -ENOENT ? 0 : result;
+}
+
 int host_neighbour_set(struct host *host, unsigned int interface,
 	const struct packet_address *address, const struct rte_ether_addr *mac)
 {

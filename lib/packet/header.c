@@ -44,6 +44,71 @@ static bool is_extension(uint8_t protocol)
 	}
 }
 
+static bool ipv6_fragment_view(
+	const uint8_t *data, uint32_t length, struct packet_fragment *fragment)
+{
+	const uint32_t unit = 8;
+	uint32_t offset = sizeof(struct rte_ipv6_hdr);
+	uint32_t link = offsetof(struct rte_ipv6_hdr, proto);
+	for (unsigned int i = 0; data[link] != IPPROTO_FRAGMENT; i++) {
+		if (i == PACKET_IPV6_EXTENSIONS || !is_extension(data[link]) ||
+			offset + unit > length)
+			return false;
+		link = offset;
+		offset += (data[offset + 1] + 1) * unit;
+	}
+	if (offset + unit > length)
+		return false;
+	const uint8_t *extension = data + offset;
+	uint16_t field = (uint16_t)(extension[2] << 8 | extension[3]);
+	*fragment = (struct packet_fragment){
+		.header = offset,
+		.begin = offset + unit,
+		.size = length - offset - unit,
+		.offset = field & 0xfff8,
+		.more = field & 1,
+		.protocol = extension[0],
+		.link = link,
+	};
+	memcpy(&fragment->id, extension + 4, sizeof(fragment->id));
+	return fragment->more || fragment->offset != 0; // else "atomic" (RFC 6946)
+}
+
+bool packet_fragment_view(const uint8_t *data, uint32_t length, struct packet_fragment *fragment)
+{
+	if (data[0] >> 4 != 4)
+		return ipv6_fragment_view(data, length, fragment);
+	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
+	uint16_t field = rte_be_to_cpu_16(ip->fragment_offset);
+	uint32_t header = (data[0] & 0x0fu) * 4;
+	*fragment = (struct packet_fragment){
+		.header = header,
+		.begin = header,
+		.size = length - header,
+		.offset = (field & RTE_IPV4_HDR_OFFSET_MASK) * 8u,
+		.id = ip->packet_id,
+		.more = field & RTE_IPV4_HDR_MF_FLAG,
+		.protocol = ip->next_proto_id,
+	};
+	return fragment->more || fragment->offset != 0;
+}
+
+void packet_fragment_finish(uint8_t *header, const struct packet_fragment *first, uint32_t size)
+{
+	if (header[0] >> 4 != 4) {
+		struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)header;
+		ip->payload_len = rte_cpu_to_be_16(
+			(uint16_t)(first->header - sizeof(struct rte_ipv6_hdr) + size));
+		header[first->link] = first->protocol;
+		return;
+	}
+	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)header;
+	ip->total_length = rte_cpu_to_be_16((uint16_t)(first->header + size));
+	ip->fragment_offset &= RTE_BE16(RTE_IPV4_HDR_DF_FLAG);
+	ip->hdr_checksum = 0;
+	ip->hdr_checksum = packet_checksum_fold(packet_ipv4_sum(header, first->header));
+}
+
 bool packet_ipv6_view(const uint8_t *data, uint32_t length, struct packet_ip_view *view)
 {
 	const uint32_t unit = 8; // extension headers come in multiples of it (RFC 8200 section 4)

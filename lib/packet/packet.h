@@ -262,6 +262,32 @@ static inline bool packet_ip_view(const uint8_t *data, uint32_t length, struct p
 	return true;
 }
 
+// Of the flow that a checked IP packet of `length` bytes belongs to: of its addresses and, where it
+// is TCP or UDP, of its ports. All fragments of a packet have the same hash, because no ports are
+// taken from the first either; it may be another one than whole packets of their flow have. All
+// bits are equally good.
+uint32_t packet_flow_hash(const uint8_t *ip, uint32_t length);
+
+// A fragment (RFC 791 section 3.2, RFC 8200 section 4.5). The whole packet is the first fragment's
+// `header` bytes, changed, and the pieces of all one after the other.
+struct packet_fragment {
+	uint32_t header;      // bytes that stand before the pieces of the whole packet
+	uint32_t begin, size; // where in this packet its piece is, bytes
+	uint32_t offset;      // where the piece belongs, counted from behind the header
+	uint32_t id;          // as it stands in the packet
+	bool more;            // it is not the last
+	uint8_t protocol;     // of the pieces; IPv6: what the fragment header says
+	uint32_t link;        // IPv6: the byte in `header` that announces the fragment header
+};
+
+// Reads a checked IP packet of `length` bytes. False when it is no fragment, and where
+// packet_ip_view is false.
+bool packet_fragment_view(const uint8_t *data, uint32_t length, struct packet_fragment *fragment);
+
+// Makes `header`, a copy of what stands before the first fragment's piece, that of the whole packet
+// with `size` bytes behind it; header and size are 65,535 bytes together at most.
+void packet_fragment_finish(uint8_t *header, const struct packet_fragment *first, uint32_t size);
+
 // ---- ICMP echo (echo.c) ----
 
 #define PACKET_ECHO_HEADER   8

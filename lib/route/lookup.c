@@ -15,7 +15,7 @@ static inline struct route_target resolve(
 {
 	uint32_t group = entry & ROUTE_ENTRY_NUMBER;
 	group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
-	return table->groups.groups[group].first;
+	return route_choice_read(&table->groups.choices[group]);
 }
 
 // False when the default route changed since `seen` was read, so that an empty entry and the
@@ -90,4 +90,22 @@ void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[1
 		for (unsigned int i = 0; i < count; i++)
 			targets[i] = resolve(table, seen, entries[i]);
 	} while (unlikely(!default_is(table, ROUTE_IPV6, seen)));
+}
+
+static const struct route_shares *shares_of(
+	const struct route_table *table, struct route_target shared)
+{
+	return atomic_load_explicit(
+		&table->groups.groups[shared.index].shares, memory_order_acquire);
+}
+
+struct route_target route_shared_first(const struct route_table *table, struct route_target shared)
+{
+	return shares_of(table, shared)->targets[0];
+}
+
+struct route_target route_choose(
+	const struct route_table *table, struct route_target shared, uint32_t hash)
+{
+	return route_shares_get(shares_of(table, shared), hash);
 }

@@ -14,9 +14,6 @@
 
 #include "table.h"
 
-// Of one prefix; 64 of one priority may share traffic, and standby ones come beside.
-#define PATHS_MAX 256
-
 // Nodes are shared by both families. An IPv4 prefix over 24 bits needs one, an IPv6 prefix of 48
 // bits four of its own at worst; neighbours' host routes share most of theirs.
 #define NODES_PER_ROUTE 4
@@ -29,10 +26,14 @@
 
 struct route_prefix {
 	struct packet_prefix prefix; // first: the key
-	uint32_t group;
-	unsigned int path_count;
-	struct route_path *paths;
+	uint32_t group;              // its paths
 };
+
+static const struct route_group *group_of(
+	const struct route_table *table, const struct route_prefix *prefix)
+{
+	return &table->groups.groups[prefix->group];
+}
 
 static unsigned int family_of(const struct packet_address *address)
 {
@@ -95,57 +96,16 @@ struct route_table *route_table_create(
 	return table;
 }
 
-static void free_prefix(void *node)
-{
-	struct route_prefix *prefix = node;
-	free(prefix->paths);
-	free(prefix);
-}
-
 void route_table_destroy(struct route_table *table)
 {
 	if (table == NULL)
 		return;
-	tdestroy(table->prefixes, free_prefix);
+	tdestroy(table->prefixes, free);
 	route_groups_destroy(&table->groups);
 	route_trie_destroy(&table->tries[ROUTE_IPV4]);
 	route_trie_destroy(&table->tries[ROUTE_IPV6]);
 	route_nodes_destroy(&table->nodes);
 	free(table);
-}
-
-static bool is_better(const struct route_path *a, const struct route_path *b)
-{
-	if (a->priority != b->priority)
-		return a->priority < b->priority;
-	return a->origin < b->origin;
-}
-
-// Lowest priority number, then lowest origin.
-static const struct route_path *best_of(const struct route_path *paths, unsigned int count)
-{
-	const struct route_path *best = &paths[0];
-	for (unsigned int i = 1; i < count; i++)
-		if (is_better(&paths[i], best))
-			best = &paths[i];
-	return best;
-}
-
-static bool is_as_good(const struct route_path *path, const struct route_path *best)
-{
-	return path->priority == best->priority && path->origin == best->origin;
-}
-
-static int acquire_group(struct route_table *table, const struct route_path *paths,
-	unsigned int count, uint32_t *group)
-{
-	struct route_member members[PATHS_MAX];
-	const struct route_path *best = best_of(paths, count);
-	uint32_t used = 0;
-	for (unsigned int i = 0; i < count; i++)
-		if (is_as_good(&paths[i], best))
-			members[used++] = (struct route_member){paths[i].target, paths[i].weight};
-	return route_group_acquire(&table->groups, members, used, group);
 }
 
 static void set_default(struct route_table *table, unsigned int family, uint32_t group)
@@ -181,12 +141,12 @@ static void hide(struct route_table *table, const struct packet_prefix *prefix)
 		covering == NULL ? ROUTE_GROUP_NONE : covering->group);
 }
 
-// Gives a prefix other paths, and takes over `paths`. On an error nothing has changed.
+// Gives a prefix these paths, which it sorts. On an error nothing has changed.
 static int set_paths(struct route_table *table, struct route_prefix *prefix,
 	struct route_path *paths, unsigned int count)
 {
 	uint32_t old = prefix->group, group;
-	int result = acquire_group(table, paths, count, &group);
+	int result = route_group_acquire(&table->groups, paths, count, &group);
 	if (result != 0)
 		return result;
 	if (group != old) {
@@ -195,14 +155,10 @@ static int set_paths(struct route_table *table, struct route_prefix *prefix,
 			route_group_release(&table->groups, group);
 			return result;
 		}
-		table->generation++;
+		table->generation += !route_groups_agree(&table->groups, old, group);
 	}
 	if (old != ROUTE_GROUP_NONE)
 		route_group_release(&table->groups, old);
-	if (paths != prefix->paths)
-		free(prefix->paths);
-	prefix->paths = paths;
-	prefix->path_count = count;
 	prefix->group = group;
 	return 0;
 }
@@ -229,7 +185,7 @@ static void destroy_prefix(struct route_table *table, struct route_prefix *prefi
 	tdelete(prefix, &table->prefixes, compare_prefixes);
 	table->prefix_count--;
 	table->lengths[family_of(&prefix->prefix.address)][prefix->prefix.length]--;
-	free_prefix(prefix);
+	free(prefix);
 }
 
 static bool same_target(const struct route_target *a, const struct route_target *b)
@@ -237,13 +193,13 @@ static bool same_target(const struct route_target *a, const struct route_target 
 	return a->kind == b->kind && a->index == b->index;
 }
 
-// Index of the path with this target and origin, or path_count.
-static unsigned int path_index(const struct route_prefix *prefix, const struct route_target *target,
+// Index of the path with this target and origin, or the group's count.
+static unsigned int path_index(const struct route_group *group, const struct route_target *target,
 	enum route_origin origin)
 {
 	unsigned int i = 0;
-	while (i < prefix->path_count && (prefix->paths[i].origin != origin ||
-						 !same_target(&prefix->paths[i].target, target)))
+	while (i < group->count &&
+		(group->paths[i].origin != origin || !same_target(&group->paths[i].target, target)))
 		i++;
 	return i;
 }
@@ -263,20 +219,16 @@ static bool is_valid(const struct packet_prefix *prefix, const struct route_path
 static int add_path(
 	struct route_table *table, struct route_prefix *prefix, const struct route_path *path)
 {
-	unsigned int at = path_index(prefix, &path->target, path->origin);
-	unsigned int count = prefix->path_count + (at == prefix->path_count);
-	if (count > PATHS_MAX)
+	const struct route_group *group = group_of(table, prefix);
+	struct route_path paths[ROUTE_PATHS_MAX];
+	unsigned int at = path_index(group, &path->target, path->origin);
+	unsigned int count = group->count + (at == group->count);
+	if (count > ROUTE_PATHS_MAX)
 		return -ENOSPC;
-	struct route_path *paths = calloc(count, sizeof(*paths));
-	if (paths == NULL)
-		return -ENOMEM;
-	if (prefix->path_count > 0)
-		memcpy(paths, prefix->paths, prefix->path_count * sizeof(*paths));
+	for (unsigned int i = 0; i < group->count; i++)
+		paths[i] = group->paths[i];
 	paths[at] = *path;
-	int result = set_paths(table, prefix, paths, count);
-	if (result != 0)
-		free(paths);
-	return result;
+	return set_paths(table, prefix, paths, count);
 }
 
 int route_add(struct route_table *table, const struct packet_prefix *prefix,
@@ -298,35 +250,51 @@ int route_add(struct route_table *table, const struct packet_prefix *prefix,
 	return result;
 }
 
-static int remove_path(struct route_table *table, struct route_prefix *prefix, unsigned int at)
+// Leaves a prefix these paths, if any, of those it has.
+static int keep_paths(struct route_table *table, struct route_prefix *prefix,
+	struct route_path *paths, unsigned int count)
 {
-	unsigned int count = prefix->path_count - 1;
-	if (count == 0) {
-		hide(table, &prefix->prefix);
-		route_group_release(&table->groups, prefix->group);
-		table->generation++;
-		destroy_prefix(table, prefix);
-		return 0;
-	}
-	struct route_path *paths = calloc(count, sizeof(*paths));
-	if (paths == NULL)
-		return -ENOMEM;
-	memcpy(paths, prefix->paths, at * sizeof(*paths));
-	memcpy(paths + at, prefix->paths + at + 1, (count - at) * sizeof(*paths));
-	int result = set_paths(table, prefix, paths, count);
-	if (result != 0)
-		free(paths);
-	return result;
+	if (count > 0)
+		return set_paths(table, prefix, paths, count);
+	hide(table, &prefix->prefix);
+	route_group_release(&table->groups, prefix->group);
+	table->generation++;
+	destroy_prefix(table, prefix);
+	return 0;
+}
+
+typedef bool (*path_match)(const struct route_path *path, const void *wanted);
+
+// Deletes the paths that match, and sets *deleted to how many.
+static int remove_paths(struct route_table *table, struct route_prefix *prefix, path_match match,
+	const void *wanted, unsigned int *deleted)
+{
+	const struct route_group *group = group_of(table, prefix);
+	struct route_path kept[ROUTE_PATHS_MAX];
+	unsigned int count = 0;
+	for (unsigned int i = 0; i < group->count; i++)
+		if (!match(&group->paths[i], wanted))
+			kept[count++] = group->paths[i];
+	*deleted = group->count - count;
+	return *deleted == 0 ? 0 : keep_paths(table, prefix, kept, count);
+}
+
+static bool is_path(const struct route_path *path, const void *wanted)
+{
+	const struct route_path *other = wanted;
+	return path->origin == other->origin && same_target(&path->target, &other->target);
 }
 
 int route_delete(struct route_table *table, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin)
 {
+	struct route_path wanted = {.target = *target, .origin = origin};
 	struct route_prefix *found = find(table, prefix);
+	unsigned int deleted;
 	if (found == NULL)
 		return -ENOENT;
-	unsigned int at = path_index(found, target, origin);
-	return at == found->path_count ? -ENOENT : remove_path(table, found, at);
+	int result = remove_paths(table, found, is_path, &wanted, &deleted);
+	return result == 0 && deleted == 0 ? -ENOENT : result;
 }
 
 // The prefixes in order, in an array, so that they may be deleted on the way.
@@ -352,23 +320,15 @@ static struct listing list_prefixes(const struct route_table *table)
 	return listing;
 }
 
-typedef bool (*path_match)(const struct route_path *path, const void *wanted);
-
 static unsigned int delete_matching(struct route_table *table, path_match match, const void *wanted)
 {
-	unsigned int deleted = 0;
+	unsigned int total = 0, deleted;
 	struct listing listing = list_prefixes(table);
-	for (uint32_t i = 0; i < listing.count; i++) {
-		struct route_prefix *prefix = listing.prefixes[i];
-		// From the end, so that the indexes of those still to look at stay. The prefix is
-		// gone with its last path, which then is the path at 0.
-		for (unsigned int at = prefix->path_count; at-- > 0;)
-			if (match(&prefix->paths[at], wanted) &&
-				remove_path(table, prefix, at) == 0)
-				deleted++;
-	}
+	for (uint32_t i = 0; i < listing.count; i++)
+		if (remove_paths(table, listing.prefixes[i], match, wanted, &deleted) == 0)
+			total += deleted;
 	free(listing.prefixes);
-	return deleted;
+	return total;
 }
 
 static bool has_origin(const struct route_path *path, const void *wanted)
@@ -401,17 +361,41 @@ uint64_t route_generation(const struct route_table *table)
 	return table->generation;
 }
 
+int route_set_penalty(
+	struct route_table *table, const struct route_target *target, uint32_t penalty)
+{
+	bool changed;
+	int result = route_groups_set_penalty(&table->groups, target, penalty, &changed);
+	table->generation += changed;
+	return result;
+}
+
+uint32_t route_penalty(const struct route_table *table, const struct route_target *target)
+{
+	return route_groups_penalty(&table->groups, target);
+}
+
+static bool walk_paths(const struct route_table *table, const struct route_prefix *prefix,
+	route_each each, void *argument)
+{
+	const struct route_group *group = group_of(table, prefix);
+	uint8_t best[ROUTE_SHARES_MAX];
+	unsigned int used = route_group_best(group, best);
+	bool go_on = true;
+	for (unsigned int i = 0, next = 0; i < group->count && go_on; i++) {
+		bool is_best = next < used && best[next] == i;
+		next += is_best;
+		go_on = each(&prefix->prefix, &group->paths[i], is_best, argument);
+	}
+	return go_on;
+}
+
 void route_walk(const struct route_table *table, route_each each, void *argument)
 {
 	struct listing listing = list_prefixes(table);
 	bool go_on = true;
-	for (uint32_t i = 0; i < listing.count && go_on; i++) {
-		const struct route_prefix *prefix = listing.prefixes[i];
-		const struct route_path *best = best_of(prefix->paths, prefix->path_count);
-		for (unsigned int j = 0; j < prefix->path_count && go_on; j++)
-			go_on = each(&prefix->prefix, &prefix->paths[j],
-				is_as_good(&prefix->paths[j], best), argument);
-	}
+	for (uint32_t i = 0; i < listing.count && go_on; i++)
+		go_on = walk_paths(table, listing.prefixes[i], each, argument);
 	free(listing.prefixes);
 }
 
@@ -423,15 +407,13 @@ static struct route_target lookup_prefix(const struct route_table *table,
 	if (found == NULL)
 		return (struct route_target){ROUTE_NONE, 0};
 	*prefix = found->prefix;
-	return table->groups.groups[found->group].first;
+	return route_choice_read(&table->groups.choices[found->group]);
 }
 
-struct route_target route_lookup(const struct route_table *table,
+static struct route_target lookup_any(const struct route_table *table,
 	const struct packet_address *address, struct packet_prefix *prefix)
 {
 	struct route_target target;
-	if (address->family != 4 && address->family != 6)
-		return (struct route_target){ROUTE_NONE, 0};
 	if (prefix != NULL)
 		return lookup_prefix(table, address, prefix);
 	if (address->family == 4) {
@@ -441,4 +423,13 @@ struct route_target route_lookup(const struct route_table *table,
 		route_lookup6(table, &address->bytes, &target, 1);
 	}
 	return target;
+}
+
+struct route_target route_lookup(const struct route_table *table,
+	const struct packet_address *address, struct packet_prefix *prefix)
+{
+	if (address->family != 4 && address->family != 6)
+		return (struct route_target){ROUTE_NONE, 0};
+	struct route_target target = lookup_any(table, address, prefix);
+	return target.kind & ROUTE_SHARED ? route_shared_first(table, target) : target;
 }

@@ -35,3 +35,6 @@ struct route_table {
 	uint32_t lengths[ROUTE_FAMILIES][129]; // how many prefixes have this length
 	uint64_t generation;
 };
+
+// Worker or control. The first of those that a target with ROUTE_SHARED stands for.
+struct route_target route_shared_first(const struct route_table *table, struct route_target shared);

@@ -89,7 +89,7 @@ void telemetry_sum_tunnel(
 
 uint64_t telemetry_source_held(const struct telemetry_source *sum)
 {
-	uint64_t ended = sum->forwarded + sum->to_host;
+	uint64_t ended = sum->forwarded + sum->to_host + sum->joined;
 	for (unsigned int reason = 0; reason < DROP_COUNT; reason++)
 		ended += sum->drops[reason];
 	return sum->received - ended;

@@ -8,8 +8,9 @@
 // slots when read, so that counting never costs a shared cache line.
 //
 // Every packet has a source, the place where it entered the gateway, and ends in exactly one way:
-//   received = forwarded + to_host + sum(drops) + still held
-// per source. "Held" is derived, never stored.
+//   received = forwarded + to_host + joined + sum(drops) + still held
+// per source. "Held" is derived, never stored. Of a packet that came in n fragments, n - 1 count as
+// joined.
 
 #pragma once
 
@@ -26,7 +27,7 @@
 	X(BAD_FRAME, "bad_frame", "the frame is shorter than its Ethernet or IP header says")   \
 	X(OTHER_MAC, "other_mac", "the frame is for another station's MAC address")             \
 	X(ETHERTYPE, "ethertype", "neither IPv4, IPv6 nor ARP")                                 \
-	X(VLAN, "vlan", "the frame has a VLAN tag; ports take untagged frames only")            \
+	X(VLAN, "vlan", "the frame's VLAN tags are not those of the port (ports[].vlan)")       \
 	X(BAD_HEADER, "bad_header", "the IP header is invalid (version, length, or address)")   \
 	X(BAD_CHECKSUM, "bad_checksum", "the IPv4 header checksum is wrong")                    \
 	X(NOT_LINEAR, "not_linear", "the packet is chained over several buffers")               \
@@ -52,7 +53,22 @@
 		"no room in the buffer for the outer headers or the trailer")                   \
 	/* decapsulation */                                                                     \
 	X(RUNT, "runt", "too short to be an ESP packet")                                        \
-	X(ESP_FRAGMENT, "esp_fragment", "the ESP packet is an IP fragment")                     \
+	X(ESP_FRAGMENT, "esp_fragment",                                                         \
+		"a fragment of ESP with IPv6 extension headers before the ESP header")          \
+	X(FRAGMENT_BAD, "fragment_bad",                                                         \
+		"the fragment's length or offset can't be, or it is too short to tell what of") \
+	X(FRAGMENT_DUPLICATE, "fragment_duplicate", "the same fragment is there already")       \
+	X(FRAGMENT_OVERLAP, "fragment_overlap",                                                 \
+		"fragments of one packet overlap or contradict each other: forged, or damaged") \
+	X(FRAGMENT_TIMEOUT, "fragment_timeout",                                                 \
+		"the other fragments of the packet did not arrive in time")                     \
+	X(FRAGMENT_TABLE_FULL, "fragment_table_full",                                           \
+		"fragments of too many packets arrived at once: those of the oldest went")      \
+	X(FRAGMENT_TOO_BIG, "fragment_too_big",                                                 \
+		"put together, the packet would not fit a buffer (gateway.buffer_size)")        \
+	X(FRAGMENT_TOO_MANY, "fragment_too_many", "the packet came in more than 32 fragments")  \
+	X(FRAGMENT_RING_FULL, "fragment_ring_full",                                             \
+		"the ring to the worker that puts the packet together is full")                 \
 	X(UNKNOWN_SPI, "unknown_spi", "no inbound SA has this SPI")                             \
 	X(REPLAY, "replay", "the sequence number was received before")                          \
 	X(TOO_OLD, "too_old", "the sequence number lies before the replay window")              \
@@ -101,7 +117,8 @@ struct telemetry_source {
 	uint64_t received; // packets
 	uint64_t received_bytes;
 	uint64_t forwarded;
-	uint64_t to_host;           // its kernel, and answers to the gateway's own health probes
+	uint64_t to_host; // its kernel, and answers to the gateway's own health probes
+	uint64_t joined;  // fragments that went into a packet which has another one's place
 	uint64_t drops[DROP_COUNT]; // [DROP_NONE] stays 0
 };
 

@@ -203,6 +203,9 @@ static struct esp_sa_out *create_out(const struct tunnel_table *table, const str
 		.udp_source = parameters->udp_source,
 		.udp_destination = parameters->udp_destination,
 		.df = esp_df_of(tunnel->config->df),
+		.ttl = (uint8_t)tunnel->config->ttl,
+		.set_dscp = tunnel->config->dscp != CONFIG_DSCP_COPY,
+		.dscp = (uint8_t)(tunnel->config->dscp & 63),
 		// Numbers start at 1, so the hard limit in packets is the last number.
 		.last_sequence = hard != 0 && hard < end ? hard : end,
 		.workers = table->config->worker_count,

@@ -15,7 +15,8 @@ struct tunnel_table {
 	// count.
 	struct spi_table spis;
 	struct tunnel *tunnels;
-	unsigned int tunnel_count;
+	unsigned int tunnel_count; // one more than the highest index that was ever used
+	unsigned int room;
 	_Atomic unsigned int narrow_count; // inbound SAs with windows under TUNNEL_WINDOW_NARROW
 	// Control's.
 	const struct config *config;

@@ -19,8 +19,8 @@ static int allocate(struct tunnel_table *table)
 	table->bucket_mask = buckets - 1;
 	table->buckets = calloc(buckets, sizeof(*table->buckets));
 	table->reserved = calloc(RTE_MAX(max_sas, 1u), sizeof(*table->reserved));
-	table->tunnels = rte_zmalloc("tunnels",
-		RTE_MAX(table->tunnel_count, 1u) * sizeof(struct tunnel), RTE_CACHE_LINE_SIZE);
+	table->tunnels = rte_zmalloc(
+		"tunnels", RTE_MAX(table->room, 1u) * sizeof(struct tunnel), RTE_CACHE_LINE_SIZE);
 	if (table->buckets == NULL || table->reserved == NULL || table->tunnels == NULL)
 		return -ENOMEM;
 	return spi_table_create(&table->spis, max_sas);
@@ -33,20 +33,19 @@ struct tunnel_table *tunnel_table_create(const struct config *config, struct rec
 		return NULL;
 	table->config = config;
 	table->reclaim = reclaim;
-	table->tunnel_count = config->tunnel_count;
+	table->room = config_tunnel_room(config);
 	table->next_id = 1;
 	TAILQ_INIT(&table->sas);
 	if (allocate(table) != 0) {
 		tunnel_table_destroy(table);
 		return NULL;
 	}
-	for (unsigned int i = 0; i < table->tunnel_count; i++) {
-		struct tunnel *tunnel = &table->tunnels[i];
-		tunnel->index = i;
-		tunnel->mtu = config->tunnels[i].mtu;
-		tunnel->config = &config->tunnels[i];
-		TAILQ_INIT(&tunnel->sas);
+	for (unsigned int i = 0; i < table->room; i++) {
+		table->tunnels[i].index = i;
+		TAILQ_INIT(&table->tunnels[i].sas);
 	}
+	for (unsigned int i = 0; i < config->tunnel_count; i++)
+		tunnel_configure(table, i, &config->tunnels[i]);
 	return table;
 }
 
@@ -68,6 +67,22 @@ void tunnel_table_destroy(struct tunnel_table *table)
 	free(table);
 }
 
+void tunnel_configure(
+	struct tunnel_table *table, unsigned int index, const struct config_tunnel *config)
+{
+	struct tunnel *tunnel = &table->tunnels[index];
+	tunnel->config = config;
+	if (config == NULL)
+		return;
+	__atomic_store_n(&tunnel->mtu, config->mtu, __ATOMIC_RELAXED);
+	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
+}
+
+unsigned int tunnel_room(const struct tunnel_table *table)
+{
+	return table->room;
+}
+
 unsigned int tunnel_count(const struct tunnel_table *table)
 {
 	return table->tunnel_count;
@@ -81,7 +96,8 @@ struct tunnel *tunnel_get(const struct tunnel_table *table, unsigned int index)
 struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name)
 {
 	for (unsigned int i = 0; i < table->tunnel_count; i++)
-		if (strcmp(table->tunnels[i].config->name, name) == 0)
+		if (table->tunnels[i].config != NULL &&
+			strcmp(table->tunnels[i].config->name, name) == 0)
 			return &table->tunnels[i];
 	return NULL;
 }

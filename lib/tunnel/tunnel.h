@@ -95,11 +95,11 @@ struct tunnel {
 	// Read by workers.
 	_Atomic(struct tunnel_egress *) egress; // NULL = no outbound SA
 	uint32_t index;
-	uint32_t mtu; // largest inner packet in bytes
+	uint32_t mtu; // largest inner packet in bytes; control may change it at any time
 	// Control's.
-	const struct config_tunnel *config;
-	TAILQ_HEAD(sa_list, sa) sas; // oldest first
-	struct sa *current;          // outbound SA in use
+	const struct config_tunnel *config; // NULL: there is no tunnel of this index
+	TAILQ_HEAD(sa_list, sa) sas;        // oldest first
+	struct sa *current;                 // outbound SA in use
 } __rte_cache_aligned;
 
 struct tunnel_table;
@@ -108,13 +108,21 @@ struct tunnel_error {
 	char text[256];
 };
 
-// One tunnel per configured one, same order; the configuration must outlive the table. Control
-// thread; needs EAL. NULL when memory is short.
+// One tunnel per configured one, same indexes, and room for config_tunnel_room of them; the
+// configuration must outlive the table. Control thread; needs EAL. NULL when memory is short.
 struct tunnel_table *tunnel_table_create(const struct config *config, struct reclaim *reclaim);
 // Frees all SAs, wiping their keys. No worker may run any more.
 void tunnel_table_destroy(struct tunnel_table *table);
+// One more than the highest index that a tunnel has or had. Not each index below is a tunnel's: see
+// tunnel->config.
 unsigned int tunnel_count(const struct tunnel_table *table);
-// Worker or control. `index` < tunnel_count.
+unsigned int tunnel_room(const struct tunnel_table *table);
+// Control. Gives a tunnel its configuration, which must outlive it or the next call: a new one, or
+// another in the place of the one before. NULL: there is no such tunnel any more; it has no SA, and
+// its index must not be used again before all workers have passed a quiescent state.
+void tunnel_configure(
+	struct tunnel_table *table, unsigned int index, const struct config_tunnel *config);
+// Worker or control. `index` < tunnel_room.
 struct tunnel *tunnel_get(const struct tunnel_table *table, unsigned int index);
 // Control. NULL when there is none.
 struct tunnel *tunnel_find(const struct tunnel_table *table, const char *name);

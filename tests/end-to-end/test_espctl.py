@@ -54,7 +54,7 @@ def test_an_event_that_there_is_not(bench):
     refused = bench.gateway.espctl("events", "--event", "sa.foo", check=False)
     assert refused.returncode == 1
     assert 'there is no event "sa.foo"; there are sa.soft_expired, ' in refused.stderr
-    assert refused.stderr.strip().endswith("port.state, events.lost")
+    assert refused.stderr.strip().endswith("config.applied, events.lost")
     refused = bench.gateway.espctl("events", "--event", "sa.soft_expird", check=False)
     assert 'did you mean "sa.soft_expired"?' in refused.stderr
     refused = bench.gateway.espctl("events", "--event", "x" * 40, check=False)

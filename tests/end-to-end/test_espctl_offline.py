@@ -324,6 +324,38 @@ def test_commands_become_requests(gateway, line, method, params):
     assert started.params(method) == [params]
 
 
+@pytest.mark.parametrize("text, sent", [
+    ("x = 1;\n", True), ('@include "other.conf"\n', False), ("# long\n" * 10000, False),
+    ('"' * 40000, False), ("# \xff\n", False)],
+    ids=["short", "includes", "long", "escaped", "bytes"])
+def test_config_apply_sends_the_text_or_the_path(gateway, tmp_path, text, sent):
+    """What does not fit into a request, or includes files, the gateway reads by itself."""
+    file = tmp_path / "new.conf"
+    file.write_bytes(text.encode("latin-1"))
+    started = gateway({"config.apply": {"outcome": "unchanged", "errors": []}})
+    result = subprocess.run([ESPCTL.resolve(), "--socket", started.path, "config", "apply", "--check",
+                             "new.conf"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == DONE, result.stderr
+    assert started.params("config.apply") == [
+        {"check": True, "file": "new.conf", "text": text} if sent else
+        {"check": True, "file": str(file)}]
+
+
+def test_config_apply_without_a_file():
+    result = espctl("config", "apply", "/nowhere/at.all")
+    assert result.returncode == USAGE and "/nowhere/at.all: No such file" in result.stderr
+
+
+def test_config_reload_tells_what_is_wrong(gateway):
+    started = gateway({"config.apply": {"outcome": "invalid", "file": "/etc/a.conf",
+                                        "errors": ["/etc/a.conf:1: wrong"]}})
+    result = espctl("config", "reload", socket_path=started.path)
+    assert result.returncode == REFUSED and result.stdout == ""
+    assert result.stderr == "/etc/a.conf:1: wrong\nespctl: /etc/a.conf has errors; " \
+        "nothing was changed\n"
+    assert started.params("config.apply") == [{}]
+
+
 def test_refusal(gateway):
     error = {"code": -32006, "message": "this key has been used before",
              "data": {"name": "key_seen"}}
@@ -473,8 +505,8 @@ def test_ports_and_their_queues(gateway):
 
 
 def test_stats(gateway):
-    source = {"received": 240, "received_bytes": 30000, "forwarded": 120, "to_host": 118,
-              "dropped": 2, "held": 0}
+    source = {"received": 240, "received_bytes": 30000, "forwarded": 120, "to_host": 113,
+              "joined": 5, "dropped": 2, "held": 0}
     stats = {"uptime_seconds": 3600, "totals": source,
              "sources": [{"source": "port", "port": "wan", "drops": {"replay": 2}, **source},
                          {"source": "tun", "drops": {}, **source}],
@@ -484,7 +516,7 @@ def test_stats(gateway):
                           "busy_cycles": 125000, "cycles": 1000000}]}
     result = espctl("stats", socket_path=gateway({"stats": stats}).path)
     assert "Up for 1 h 00 min" in result.stdout
-    assert re.search(r"^port wan +240 +30.0 kB +120 +118 +2 +0$", result.stdout, re.M)
+    assert re.search(r"^port wan +240 +30.0 kB +120 +113 +5 +2 +0$", result.stdout, re.M)
     assert re.search(r"^all +240", result.stdout, re.M)
     assert re.search(r"^ +0 +2 +1000 +12.5 % +17 +2500$", result.stdout, re.M)
 

@@ -8,7 +8,6 @@ import struct
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.ipsec import ESP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
@@ -110,19 +109,6 @@ def test_keepalive_and_ike_are_told_apart(bench):
         bench.send_outside(IP(src=Bench.FAR["tunnel01"], dst=Bench.WAN) / UDP(
             sport=500, dport=500) / Raw(b"ike"))
     assert bench.gateway.source("port", "wan")["to_host"] == before + 2
-
-
-def test_esp_fragments(bench):
-    """Over IPv6: the driver's fanout puts IPv4 fragments together before we see them."""
-    sa = bench.sa_in("tunnel06")
-    packet = sa.encrypt(probe(Bench.BEHIND["tunnel06"], Bench.HOST, size=600))
-    payload = bytes(packet.payload)
-    head = IPv6(src=packet.src, dst=packet.dst, nh=44)
-    pieces = [head / IPv6ExtHdrFragment(nh=50, offset=0, m=1, id=5) / Raw(payload[:400]),
-              head / IPv6ExtHdrFragment(nh=50, offset=50, m=0, id=5) / Raw(payload[400:])]
-    with bench.gateway.dropping(esp_fragment=2):
-        bench.send_outside(*pieces)
-    bench.nothing_inside()
 
 
 def test_inner_source_that_is_not_behind_a_tunnel(bench):

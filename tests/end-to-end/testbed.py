@@ -167,16 +167,21 @@ class Wire:
                         raise
                     time.sleep(0.0005)
 
-    def frames(self, seconds):
-        """Frames as they come, until so long has passed."""
+    def sockets_ready(self, seconds):
+        """The socket, as often as it has a frame, until so long has passed."""
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
             ready = select.select([self.socket], [], [], max(0.0, left))[0]
             if ready:
-                yield self.socket.recv(65536)
+                yield self.socket
             elif left <= 0:
                 return
+
+    def frames(self, seconds):
+        """Frames as they come, until so long has passed."""
+        for ready in self.sockets_ready(seconds):
+            yield ready.recv(65536)
 
     def flush(self):
         for _ in self.frames(0):

@@ -72,7 +72,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 			require(view.header <= length);
 			require(view.is_first || view.is_fragment);
 		}
+		uint32_t hash = packet_flow_hash(data, length);
 		change_header(data, length);
+		require(packet_flow_hash(data, length) == hash);
 		answer_echo(data, length);
 	}
 	free(data);

@@ -134,10 +134,13 @@ static void test_defaults(void **state)
 	assert_true(gateway->hugepages);
 	assert_int_equal(gateway->memory_mb, 512);
 	assert_int_equal(gateway->max_sas, 1024);
+	assert_int_equal(gateway->max_tunnels, 0);
 	assert_int_equal(gateway->max_routes, 4096);
 	assert_int_equal(gateway->max_neighbours, 1024);
 	assert_int_equal(gateway->max_clients, 64);
 	assert_int_equal(gateway->host_rate, 10000);
+	assert_int_equal(gateway->reassembly_packets, 256);
+	assert_int_equal(gateway->reassembly_timeout_ms, 2000);
 	assert_int_equal(gateway->buffers, 0);
 	assert_int_equal(gateway->buffer_size, 0);
 	assert_int_equal(config->control_core, -1);
@@ -161,6 +164,8 @@ static void test_defaults(void **state)
 	assert_int_equal(tunnel->packets_per_key, UINT32_MAX);
 	assert_true(tunnel->udp_encapsulation);
 	assert_int_equal(tunnel->df, CONFIG_DF_SET);
+	assert_int_equal(tunnel->dscp, CONFIG_DSCP_COPY);
+	assert_int_equal(tunnel->ttl, 64);
 	assert_true(tunnel->health.enabled);
 	assert_int_equal(tunnel->health.type, CONFIG_HEALTH_REQUEST);
 	assert_int_equal(tunnel->health.direction, CONFIG_HEALTH_BIDIRECTIONAL);
@@ -302,8 +307,9 @@ static void test_unknown_missing_and_mistyped_settings(void **state)
 		{"name = \"gw\"", "MTU = 1",
 			"1: gateway.MTU = 1: unknown setting; known here are name, "
 			"control_socket, control_socket_mode, run_directory, state_directory, "
-			"log_level, hugepages, memory_mb, max_sas, max_routes, max_neighbours, "
-			"max_clients, host_rate, buffers, buffer_size"},
+			"log_level, hugepages, memory_mb, max_sas, max_tunnels, max_routes, "
+			"max_neighbours, max_clients, host_rate, reassembly_packets, "
+			"reassembly_timeout_ms, buffers, buffer_size"},
 		{"gateway = {", "gatewy = {",
 			"1: gatewy = { ... }: unknown setting; did you mean \"gateway\"?"},
 		{"workers = { cores = [ 0 ]; };", "",
@@ -342,7 +348,7 @@ static void test_unknown_missing_and_mistyped_settings(void **state)
 			"\"a\\nb\\\"\";",
 			"7: ports[1].lines = \"a\\x0ab\\\"\": unknown setting; known "
 			"here are name, device, side, addresses, mtu, rx_queues, tx_queues, "
-			"rx_descriptors, tx_descriptors, mac"},
+			"rx_descriptors, tx_descriptors, mac, vlan, service_vlan"},
 	};
 	EXPECT_CASES(cases);
 }
@@ -506,6 +512,12 @@ static void test_port_errors(void **state)
 		{"side = \"inside\"", "side = \"inside\"; mac = \"01:00:00:00:00:01\"",
 			"4: ports[0].mac = \"01:00:00:00:00:01\": is a multicast MAC address (the "
 			"first byte is odd); write a MAC address such as \"02:00:00:00:00:01\""},
+		{"side = \"inside\"", "side = \"inside\"; vlan = 4095",
+			"4: ports[0].vlan = 4095: is too large; write a whole number from 1 to "
+			"4094"},
+		{"side = \"inside\"", "side = \"inside\"; service_vlan = 7",
+			"4: ports[0].service_vlan = 7: is a tag around that of vlan, which is "
+			"missing; write vlan = N too, or only that"},
 		{"side = \"inside\"", "side = \"inside\"; mac = \"00:00:00:00:00:00\"",
 			"4: ports[0].mac = \"00:00:00:00:00:00\": is all zeros; write a MAC "
 			"address such as \"02:00:00:00:00:01\""},
@@ -968,6 +980,14 @@ static void test_window_and_mtu_errors(void **state)
 		{"addresses = [ \"192", "mtu = 1300; addresses = [ \"192",
 			"14: tunnels[1].mtu: port \"outside\" with MTU 1300 leaves 1218 bytes in "
 			"ESP in UDP, and IPv6 needs 1280; give the port a larger MTU"},
+		{"interface_address = \"169", "dscp = 64; interface_address = \"169",
+			"13: tunnels[0].dscp = 64: is too large; write \"copy\" or a whole number "
+			"from 0 to 63"},
+		{"interface_address = \"169", "dscp = \"46\"; interface_address = \"169",
+			"13: tunnels[0].dscp = \"46\": is a string; write \"copy\" or a whole "
+			"number from 0 to 63"},
+		{"interface_address = \"169", "ttl = 0; interface_address = \"169",
+			"13: tunnels[0].ttl = 0: is too small; write a whole number from 1 to 255"},
 		// Nothing is left at all: no number below zero.
 		{"addresses = [ \"192", "mtu = 82; addresses = [ \"192",
 			"7: ports[1].mtu = 82: is too small for the port's IPv6 address; write at "
@@ -985,6 +1005,15 @@ static void test_window_and_mtu_errors(void **state)
 	assert_false(config->tunnels[0].replay_protection);
 	assert_int_equal(config->tunnels[0].replay_window, 32);
 	assert_int_equal(config->tunnels[0].df, CONFIG_DF_COPY);
+	config_free(config);
+	config = right_edited(
+		"interface_address = \"169", "dscp = 63; ttl = 255; interface_address = \"169");
+	assert_int_equal(config->tunnels[0].dscp, 63);
+	assert_int_equal(config->tunnels[0].ttl, 255);
+	config_free(config);
+	config = right_edited(
+		"interface_address = \"169", "dscp = \"copy\"; interface_address = \"169");
+	assert_int_equal(config->tunnels[0].dscp, CONFIG_DSCP_COPY);
 	config_free(config);
 	config_free(right_edited(
 		"interface_address = \"169", "replay_window = 65536; interface_address = \"169"));
@@ -1272,9 +1301,182 @@ static void test_the_documentation_has_every_setting(void **state)
 	free(path);
 }
 
+// ---- one configuration and the next ----
+
+#define ROOM 8
+
+// The base, and the same edited and placed by it.
+struct succession {
+	struct config *before, *after;
+	struct config_diff *diff;
+	char *text; // the changes, a line each
+	char *refusals;
+};
+
+static void write_change(
+	const struct config_diff *diff, const struct config_change *change, FILE *stream)
+{
+	static const char kinds[] = {'+', '-', '~'};
+	char name[CONFIG_CHANGE_TEXT];
+	fprintf(stream, "%c%s %s", kinds[change->kind], config_part_name(change->part),
+		config_change_name(diff, change, name));
+	for (unsigned int i = 0; i < change->setting_count; i++) {
+		const struct config_setting_change *setting = &change->settings[i];
+		fprintf(stream, " %s%s%s=%s>%s%s", setting->group,
+			setting->group[0] == '\0' ? "" : ".", setting->name, setting->before,
+			setting->after, setting->effect == CONFIG_NEXT_SA ? "*" : "");
+	}
+	fputc('\n', stream);
+}
+
+static struct succession succeed(const char *from, const char *to)
+{
+	bool taken[ROOM] = {true, true};
+	size_t size;
+	struct succession two = {.before = right(base), .after = right_edited(from, to)};
+	assert_true(config_place(two.after, two.before, taken, ROOM));
+	two.diff = config_compare(two.before, two.after);
+	assert_non_null(two.diff);
+	FILE *stream = open_memstream(&two.text, &size);
+	for (unsigned int i = 0; i < two.diff->count; i++)
+		write_change(two.diff, &two.diff->changes[i], stream);
+	fclose(stream);
+	stream = open_memstream(&two.refusals, &size);
+	config_diff_refusals(two.diff, stream);
+	fclose(stream);
+	return two;
+}
+
+static void succession_free(struct succession *two)
+{
+	config_diff_free(two->diff);
+	config_free(two->before);
+	config_free(two->after);
+	free(two->text);
+	free(two->refusals);
+}
+
+static void test_differences(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *from, *to, *changes, *refusals;
+	} cases[] = {
+		{"tunnel01", "tunnel01", "", ""},
+		{"fd00::2/126\"; }", "fd00::2/126\"; mtu = 1300; df = \"copy\"; }",
+			"~tunnel tunnel02 mtu=1418>1300 df=set>copy*\n", ""},
+		{"fd00::2/126\"; }", "fd00::2/126\"; health = { rate = \"high\"; }; }",
+			"~tunnel tunnel02 health.rate=mid>high\n", ""},
+		{"  { prefix = \"192.168.192.0/26\"; tunnel = \"tunnel01\"; },",
+			"  { prefix = \"192.168.192.0/26\"; tunnel = \"tunnel02\"; },",
+			"-route 192.168.192.0/26 by tunnel01\n"
+			"+route 192.168.192.0/26 by tunnel02\n",
+			""},
+		{"next_hop = \"192.0.2.254\"", "next_hop = \"192.0.2.254\"; priority = 7",
+			"~route 0.0.0.0/0 by outside, 192.0.2.254 priority=100>7\n", ""},
+		{"02:00:00:00:00:02", "02:00:00:00:00:03",
+			"~neighbour 10.1.0.2 on inside mac=02:00:00:00:00:02>02:00:00:00:00:03\n",
+			""},
+		{"10.1.0.2", "10.1.0.3",
+			"-neighbour 10.1.0.2 on inside\n+neighbour 10.1.0.3 on inside\n", ""},
+		{"name = \"gw\"", "name = \"gw\"; max_sas = 7; log_level = \"debug\"",
+			"~gateway  log_level=info>debug max_sas=1024>7\n",
+			"gateway: max_sas from 1024 to 7 needs a restart\n"},
+		{"\"192.0.2.1/24\", ", "\"192.0.2.1/24\", \"192.0.3.1/24\", ",
+			"~port outside addresses=192.0.2.1/24, 2001:db8::1/64>"
+			"192.0.2.1/24, 192.0.3.1/24, 2001:db8::1/64\n",
+			"port outside: addresses from 192.0.2.1/24, 2001:db8::1/64 to "
+			"192.0.2.1/24, "
+			"192.0.3.1/24, 2001:db8::1/64 needs a restart\n"},
+		{"cores = [ 0 ]", "cores = [ 0 ]; control_core = 1; share = \"off\"",
+			"~workers  control_core=none>1 share=auto>off\n",
+			"workers: control_core from none to 1 needs a restart\n"
+			"workers: share from auto to off needs a restart\n"},
+		{"\"2001:db8::1/64\" ]; }\n",
+			"\"2001:db8::1/64\" ]; },\n"
+			"{ name = \"third\"; device = \"net_null1\"; side = \"inside\"; }\n",
+			"+port third\n", "port third: to add a port needs a restart\n"},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct succession two = succeed(cases[i].from, cases[i].to);
+		assert_string_equal(two.text, cases[i].changes);
+		assert_string_equal(two.refusals, cases[i].refusals);
+		succession_free(&two);
+	}
+}
+
+// The base with its ports and tunnels the other way round, and one tunnel more between them.
+static const char turned[] =
+	"gateway = { name = \"gw\"; };\n"
+	"workers = { cores = [ 0 ]; };\n"
+	"ports = (\n"
+	"  { name = \"outside\"; device = \"0000:3b:00.1\"; side = \"outside\";\n"
+	"    addresses = [ \"192.0.2.1/24\", \"2001:db8::1/64\" ]; },\n"
+	"  { name = \"inside\"; device = \"net_null0\"; side = \"inside\";\n"
+	"    addresses = [ \"10.1.0.1/24\", \"fd10::1/64\" ]; }\n"
+	");\n"
+	"tunnels = (\n"
+	"  { name = \"tunnel02\"; gateway_endpoint = \"2001:db8::1\"; if_id = 2;\n"
+	"    customer_endpoint = \"2001:db8:1::1\"; interface_address = \"fd00::2/126\"; },\n"
+	"  { name = \"new\"; gateway_endpoint = \"192.0.2.1\"; if_id = 3;\n"
+	"    customer_endpoint = \"198.51.100.3\"; interface_address = \"10.9.0.1/31\"; },\n"
+	"  { name = \"tunnel01\"; gateway_endpoint = \"192.0.2.1\"; if_id = 1;\n"
+	"    customer_endpoint = \"198.51.100.1\"; interface_address = \"169.254.244.2/30\"; }\n"
+	");\n"
+	"routes = (\n"
+	"  { prefix = \"10.5.0.0/16\"; tunnel = \"new\"; },\n"
+	"  { prefix = \"192.168.192.0/26\"; tunnel = \"tunnel01\"; },\n"
+	"  { prefix = \"0.0.0.0/0\"; port = \"outside\"; next_hop = \"192.0.2.254\"; }\n"
+	");\n"
+	"neighbours = (\n"
+	"  { port = \"inside\"; address = \"10.1.0.2\"; mac = \"02:00:00:00:00:02\"; }\n"
+	");\n";
+
+static void test_tunnels_keep_their_indexes(void **state)
+{
+	(void)state;
+	struct config *before = right(base), *after = right(turned);
+	bool taken[ROOM] = {true, true, true}; // 2 had a tunnel not long ago
+	assert_true(config_place(after, before, taken, ROOM));
+	assert_int_equal(after->tunnel_count, 4);
+	assert_string_equal(after->tunnels[0].name, "tunnel01");
+	assert_string_equal(after->tunnels[1].name, "tunnel02");
+	assert_false(config_is_tunnel(&after->tunnels[2]));
+	assert_string_equal(after->tunnels[3].name, "new");
+	assert_string_equal(after->ports[0].name, "inside");
+	assert_int_equal(after->routes[0].tunnel, 3);
+	assert_int_equal(after->routes[1].tunnel, 0);
+	assert_int_equal(after->routes[2].port, 1);
+	assert_int_equal(after->neighbours[0].port, 0);
+	struct config_diff *diff = config_compare(before, after);
+	assert_int_equal(diff->count, 2);
+	assert_int_equal(diff->counts[CONFIG_PART_TUNNEL][CONFIG_ADDED], 1);
+	assert_int_equal(diff->counts[CONFIG_PART_ROUTE][CONFIG_ADDED], 1);
+	config_diff_free(diff);
+	// And back, with a hole where the tunnel was.
+	struct config *again = right(base);
+	bool all[ROOM] = {true, true, true, true, true, true, true, true};
+	assert_true(config_place(again, after, all, ROOM));
+	assert_int_equal(again->tunnel_count, 2);
+	diff = config_compare(after, again);
+	assert_int_equal(diff->count, 2);
+	assert_int_equal(diff->counts[CONFIG_PART_TUNNEL][CONFIG_REMOVED], 1);
+	config_diff_free(diff);
+	// No index is left for a new one.
+	struct config *more = right(turned);
+	assert_false(config_place(more, again, all, ROOM));
+	assert_string_equal(more->tunnels[0].name, "tunnel02");
+	config_free(more);
+	config_free(again);
+	config_free(before);
+	config_free(after);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_differences),
+		cmocka_unit_test(test_tunnels_keep_their_indexes),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_values_arrive),
 		cmocka_unit_test(test_the_peer_is_the_other_address_of_the_block),

@@ -1735,6 +1735,8 @@ static void test_routes(void **state)
 	call_done(gateway, fd, "route.add",
 		"{\"prefix\":\"0.0.0.0/0\",\"port\":\"wan\",\"next_hop\":\"203.0.113.254\"}");
 	call_done(gateway, fd, "route.add", "{\"prefix\":\"2001:db8::/32\",\"port\":\"lan\"}");
+	struct route_target unhealthy = {ROUTE_TUNNEL, 0};
+	assert_int_equal(route_set_penalty(gateway->world.routes, &unhealthy, 500000), 0);
 	json_t *result = call(gateway, fd, "route.list", "{\"limit\":2}");
 	assert_string_equal(text_of(result, "next"), "192.168.192.0/26");
 	const json_t *list = json_object_get(result, "routes");
@@ -1742,12 +1744,14 @@ static void test_routes(void **state)
 	char *dumped = json_dumps(list, JSON_COMPACT);
 	assert_string_equal(dumped,
 		"[{\"prefix\":\"0.0.0.0/0\",\"kind\":\"port\",\"port\":\"wan\",\"next_hop\":"
-		"\"203.0.113.254\",\"origin\":\"agent\",\"priority\":100,\"weight\":1,"
-		"\"best\":true},"
+		"\"203.0.113.254\",\"origin\":\"agent\",\"priority\":100,\"penalty\":0,"
+		"\"effective_priority\":100,\"weight\":1,\"best\":true},"
 		"{\"prefix\":\"192.168.192.0/26\",\"kind\":\"tunnel\",\"tunnel\":\"tunnel01\","
-		"\"origin\":\"agent\",\"priority\":100,\"weight\":1,\"best\":true},"
+		"\"origin\":\"agent\",\"priority\":100,\"penalty\":500000,"
+		"\"effective_priority\":500100,\"weight\":1,\"best\":false},"
 		"{\"prefix\":\"192.168.192.0/26\",\"kind\":\"tunnel\",\"tunnel\":\"tunnel02\","
-		"\"origin\":\"agent\",\"priority\":200,\"weight\":1,\"best\":false}]");
+		"\"origin\":\"agent\",\"priority\":200,\"penalty\":0,"
+		"\"effective_priority\":200,\"weight\":1,\"best\":true}]");
 	control_free(dumped);
 	json_decref(result);
 	result = call(gateway, fd, "route.list", "{\"after\":\"192.168.192.0/26\"}");
@@ -1934,6 +1938,125 @@ static int kill_a_gateway(void)
 	return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : -1;
 }
 
+// What config.apply says, as "outcome changes errors".
+static void assert_apply(struct gateway *gateway, int fd, const char *params, const char *outcome,
+	unsigned int changes, unsigned int errors)
+{
+	json_t *result = call(gateway, fd, "config.apply", params);
+	assert_string_equal(text_of(result, "outcome"), outcome);
+	if (json_object_get(result, "change_count") != NULL)
+		assert_int_equal(number_of(result, "change_count"), changes);
+	assert_int_equal(number_of(result, "error_count"), errors);
+	json_decref(result);
+}
+
+// The world's configuration in words, with one tunnel, or with two.
+static char *world_text(const struct world *world, bool two, const char *more)
+{
+	const struct config_gateway *gateway = &world->config.gateway;
+	char *text;
+	int size = asprintf(&text,
+		"{\"file\":\"t\",\"text\":\"gateway={name=\\\"test\\\";control_socket=\\\"%s\\\";"
+		"run_directory=\\\"%s\\\";state_directory=\\\"%s\\\";max_sas=300;"
+		"max_clients=300;%s};workers={cores=[0];};ports=({name=\\\"wan\\\";"
+		"device=\\\"net_null0\\\";side=\\\"outside\\\";addresses=[\\\"203.0.113.1/"
+		"24\\\"];},"
+		"{name=\\\"lan\\\";device=\\\"net_null1\\\";side=\\\"inside\\\";});tunnels=("
+		"{name=\\\"tunnel01\\\";if_id=101;gateway_endpoint=\\\"203.0.113.1\\\";"
+		"customer_endpoint=\\\"198.51.100.1\\\";interface_address=\\\"169.254.244.2/"
+		"30\\\";}"
+		"%s);\"}",
+		gateway->control_socket, gateway->run_directory, gateway->state_directory, more,
+		two ? ",{name=\\\"tunnel02\\\";gateway_endpoint=\\\"203.0.113.1\\\";"
+		      "customer_endpoint=\\\"198.51.100.2\\\";"
+		      "interface_address=\\\"169.254.244.6/30\\\";}"
+		    : "");
+	assert_true(size > 0);
+	return text;
+}
+
+static void test_config_apply(void **state)
+{
+	struct gateway *gateway = *state;
+	struct world *world = &gateway->world;
+	int fd = connect_client(gateway);
+	call_fails(gateway, fd, "config.apply", "{}", -32602, "bad_parameter", "file");
+	call_fails(gateway, fd, "config.apply", "{\"file\":\"relative\"}", -32602, "bad_parameter",
+		"file");
+	assert_apply(gateway, fd, "{\"file\":\"/nowhere\"}", "invalid", 0, 1);
+	assert_apply(gateway, fd, "{\"text\":\"x = 1; y = 2;\"}", "invalid", 0, 4);
+	// What differs from the world's in more than tunnels needs a restart.
+	char *one = world_text(world, false, ""), *two = world_text(world, true, "");
+	json_t *result = call(gateway, fd, "config.apply", two);
+	assert_string_equal(text_of(result, "outcome"), "refused");
+	assert_true(number_of(result, "error_count") > 3); // core, devices, memory, ...
+	json_decref(result);
+	// So the text's own becomes what runs.
+	json_error_t error;
+	json_t *params = json_loads(two, 0, &error);
+	struct config *own = config_parse(text_of(params, "text"), "t", stderr);
+	assert_non_null(own);
+	json_decref(params);
+	world->running = own;
+	gateway->control->parts.config = own;
+	assert_apply(gateway, fd, two, "unchanged", 0, 0);
+
+	add_sa(gateway, fd, "in", 0x1000, 1, "");
+	call_done(gateway, fd, "events.subscribe", "{\"events\":[\"config.applied\"]}");
+	world->fail_apply = true;
+	assert_apply(gateway, fd, one, "failed", 1, 1);
+	world->fail_apply = false;
+	params = json_loads(one, 0, &error);
+	json_object_set_new(params, "check", json_true());
+	char *check = json_dumps(params, JSON_COMPACT);
+	assert_apply(gateway, fd, check, "checked", 1, 0);
+	control_free(check);
+	json_decref(params);
+	result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel02\"}");
+	json_decref(result);
+
+	// The reply may come before the event or after it.
+	char *line;
+	assert_true(asprintf(&line,
+			    "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"config.apply\","
+			    "\"params\":%s}\n",
+			    one) > 0);
+	send_all(gateway, fd, line, strlen(line));
+	bool replied = false, told = false;
+	for (int i = 0; i < 2; i++) {
+		json_t *message = receive(gateway, fd);
+		const json_t *reply = json_object_get(message, "result");
+		replied |= reply != NULL && strcmp(text_of(reply, "outcome"), "applied") == 0;
+		told |= reply == NULL &&
+			strcmp(text_of(json_object_get(message, "params"), "event"),
+				"config.applied") == 0;
+		json_decref(message);
+	}
+	assert_true(replied && told);
+	call_fails(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel02\"}", -32003,
+		"no_such_tunnel", NULL);
+	free(line);
+	free(one);
+	free(two);
+	close(fd);
+}
+
+// A file is read with the gateway's rights: not for everybody who may use the socket.
+static void test_only_root_names_a_file(void **state)
+{
+	struct gateway *gateway = *state;
+	struct session session = {.greeted = true};
+	static const char line[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"config.apply\","
+				   "\"params\":{\"file\":\"/etc/shadow\"}}";
+	char *reply = request_handle(gateway->control, &session, line, strlen(line));
+	assert_non_null(strstr(reply, "not_permitted"));
+	control_free(reply);
+	session.is_root = true;
+	reply = request_handle(gateway->control, &session, line, strlen(line));
+	assert_non_null(strstr(reply, "\"invalid\""));
+	control_free(reply);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -1983,6 +2106,8 @@ int main(void)
 		TEST(test_routes),
 		TEST(test_a_route_that_does_not_fit),
 		TEST(test_ports_and_counters),
+		TEST(test_config_apply),
+		TEST(test_only_root_names_a_file),
 		TEST(test_stages_are_counted_while_a_connection_wants_it),
 		TEST(test_stages_are_listed),
 		cmocka_unit_test(test_freed_memory_is_wiped),

@@ -23,6 +23,8 @@ struct world {
 	struct route_table *routes;
 	struct telemetry *telemetry;
 	struct control_parts parts;
+	struct config *running; // `config`, until another one is applied
+	bool fail_apply;
 	bool store_is_logged; // something was logged as an error
 };
 
@@ -138,6 +140,43 @@ static inline bool world_adjacency(
 	return true;
 }
 
+// As a gateway that starts anew with it, but for the SAs, would.
+static inline int world_place(void *argument, struct config *next, struct dataplane_error *error)
+{
+	struct world *world = argument;
+	bool taken[CONFIG_TUNNELS] = {false};
+	for (unsigned int i = 0; i < tunnel_count(world->parts.tunnels); i++)
+		taken[i] = tunnel_get(world->parts.tunnels, i)->config != NULL;
+	if (config_place(next, world->running, taken, tunnel_room(world->parts.tunnels)))
+		return 0;
+	snprintf(error->text, sizeof(error->text), "no room for the tunnels");
+	return -1;
+}
+
+static inline int world_apply(void *argument, struct config *next, const struct config_diff *diff,
+	dataplane_tunnel_leaves leaves, void *leaves_argument, struct dataplane_error *error)
+{
+	struct world *world = argument;
+	if (world->fail_apply) {
+		snprintf(error->text, sizeof(error->text), "it fails");
+		return -1;
+	}
+	for (unsigned int i = 0; i < diff->count; i++) {
+		const struct config_change *change = &diff->changes[i];
+		if (change->part != CONFIG_PART_TUNNEL || change->kind != CONFIG_REMOVED)
+			continue;
+		leaves(leaves_argument, tunnel_get(world->parts.tunnels, change->before));
+		tunnel_configure(world->parts.tunnels, change->before, NULL);
+	}
+	for (unsigned int i = 0; i < next->tunnel_count; i++)
+		if (config_is_tunnel(&next->tunnels[i]))
+			tunnel_configure(world->parts.tunnels, i, &next->tunnels[i]);
+	if (world->running != &world->config)
+		config_free(world->running);
+	world->running = next;
+	return 0;
+}
+
 static inline void world_log(void *argument, enum config_log_level level, const char *line)
 {
 	struct world *world = argument;
@@ -158,7 +197,8 @@ static inline void world_start(struct world *world, const char *directory)
 	world_configure(world);
 	world->reclaim = reclaim_create(1);
 	world->routes = route_table_create("control_test", 1000, world->reclaim);
-	world->telemetry = telemetry_create(1, 2);
+	world->running = &world->config;
+	world->telemetry = telemetry_create(1, config_tunnel_room(&world->config));
 	world->parts = (struct control_parts){
 		.config = &world->config,
 		.tunnels = tunnel_table_create(&world->config, world->reclaim),
@@ -171,6 +211,8 @@ static inline void world_start(struct world *world, const char *directory)
 		.route_add = world_route_add,
 		.route_delete = world_route_delete,
 		.adjacency = world_adjacency,
+		.place = world_place,
+		.apply = world_apply,
 		.log = world_log,
 	};
 	if (world->reclaim == NULL || world->routes == NULL || world->telemetry == NULL ||
@@ -184,6 +226,8 @@ static inline void world_stop(struct world *world)
 	route_table_destroy(world->routes);
 	telemetry_destroy(world->telemetry);
 	reclaim_destroy(world->reclaim);
+	if (world->running != &world->config)
+		config_free(world->running);
 }
 
 static inline void world_remove_files(const struct world *world)

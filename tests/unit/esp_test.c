@@ -44,6 +44,14 @@ static uint8_t traffic_class_of(const uint8_t *ip)
 	return ip[0] >> 4 == 4 ? ip[1] : (uint8_t)(ip[0] << 4 | ip[1] >> 4);
 }
 
+// The DSCP is the tunnel's or the inner packet's (RFC 2983), the ECN field always the inner
+// packet's (RFC 6040 section 4.1, normal mode).
+static uint8_t class_expected(const struct esp_sa_out_parameters *parameters, const uint8_t *inner)
+{
+	uint8_t inners = traffic_class_of(inner);
+	return parameters->set_dscp ? (uint8_t)(parameters->dscp << 2 | (inners & 3)) : inners;
+}
+
 static bool df_expected(enum esp_df df, const uint8_t *inner)
 {
 	// IPv6 has no such bit, because its routers never fragment.
@@ -57,7 +65,7 @@ static void check_outer_v4(const struct esp_sa_out_parameters *parameters, const
 {
 	bool udp = parameters->udp_source != 0;
 	assert_int_equal(outer[0], 0x45);
-	assert_int_equal(outer[1], traffic_class_of(inner));
+	assert_int_equal(outer[1], class_expected(parameters, inner));
 	assert_int_equal(test_get16(outer + 2), size);
 	assert_int_equal(test_get16(outer + 6), df_expected(parameters->df, inner) ? 0x4000 : 0);
 	assert_int_equal(outer[8], parameters->ttl != 0 ? parameters->ttl : 64);
@@ -74,7 +82,8 @@ static void check_outer_v6(const struct esp_sa_out_parameters *parameters, const
 {
 	bool udp = parameters->udp_source != 0;
 	assert_int_equal(outer[0] >> 4, 6);
-	assert_int_equal(traffic_class_of(outer), traffic_class_of(inner));
+	assert_int_equal(traffic_class_of(outer), class_expected(parameters, inner));
+	assert_int_equal(test_get32(outer) & 0xfffff, 0); // flow label
 	assert_int_equal(test_get16(outer + 4), size - 40);
 	assert_int_equal(outer[6], udp ? 17 : 50);
 	assert_int_equal(outer[7], parameters->ttl != 0 ? parameters->ttl : 64);
@@ -171,6 +180,24 @@ static void test_outer_header(void **state)
 			parameters.esn = (choice & 4) != 0;
 			parameters.df = df;
 			parameters.ttl = (uint8_t)(df == ESP_DF_CLEAR ? 7 : 0);
+			check_traffic_classes(&parameters);
+		}
+	}
+}
+
+// Each DSCP that a tunnel can set, with each traffic class of the inner packet.
+static void test_dscp_is_set(void **state)
+{
+	(void)state;
+	for (unsigned int choice = 0; choice < 8; choice++) {
+		for (unsigned int dscp = 0; dscp < 64; dscp += choice < 2 ? 1 : 21) {
+			struct esp_sa_out_parameters parameters =
+				test_out_parameters((choice & 1) != 0 ? 6 : 4);
+			parameters.udp_source = (choice & 2) != 0 ? 4500 : 0;
+			parameters.udp_destination = parameters.udp_source;
+			parameters.df = (choice & 4) != 0 ? ESP_DF_COPY : ESP_DF_SET;
+			parameters.set_dscp = true;
+			parameters.dscp = (uint8_t)dscp;
 			check_traffic_classes(&parameters);
 		}
 	}
@@ -568,6 +595,8 @@ static void test_outer_header_changes(void **state)
 	struct esp_sa_out_parameters parameters = test_out_parameters(4);
 	parameters.ttl = 9;
 	parameters.df = ESP_DF_COPY;
+	parameters.set_dscp = true;
+	parameters.dscp = 10;
 	struct sender sender = sender_new(&parameters);
 	test_inner_v4(inner, sizeof(inner), 0x2e, false);
 	struct rte_mbuf *packet = test_packet(inner, sizeof(inner));
@@ -595,6 +624,7 @@ int main(void)
 		return 1;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_outer_header),
+		cmocka_unit_test(test_dscp_is_set),
 		cmocka_unit_test(test_identification_differs_without_df),
 		cmocka_unit_test(test_iv_never_repeats),
 		cmocka_unit_test(test_every_size_there_and_back),

@@ -456,6 +456,83 @@ static void test_too_many_extension_headers_are_refused(void **state)
 	}
 }
 
+// Two of the protocol's packets with these ports: whether their flows differ.
+static bool ports_tell(uint8_t *ip, unsigned int protocol_at, uint8_t protocol, unsigned int ports)
+{
+	ip[protocol_at] = protocol;
+	uint32_t before = packet_flow_hash(ip, 100);
+	ip[ports + 3] ^= 1;
+	uint32_t destination = packet_flow_hash(ip, 100);
+	ip[ports] ^= 1;
+	uint32_t both = packet_flow_hash(ip, 100);
+	ip[ports] ^= 1;
+	ip[ports + 3] ^= 1;
+	assert_int_equal(before != destination, before != both);
+	assert_int_equal(packet_flow_hash(ip, 100), before);
+	return before != both && destination != both;
+}
+
+static void test_a_flow_is_addresses_and_ports(void **state)
+{
+	(void)state;
+	uint8_t buffer[256];
+	uint8_t *ip = ipv4_build(buffer, 6, 100);
+	assert_true(ports_tell(ip, 9, IPPROTO_TCP, 24));
+	assert_true(ports_tell(ip, 9, IPPROTO_UDP, 24));
+	assert_false(ports_tell(ip, 9, IPPROTO_ICMP, 24));
+	assert_false(ports_tell(ip, 9, IPPROTO_ESP, 24));
+	assert_false(ports_tell(ip, 9, IPPROTO_UDP, 28)); // behind the ports
+	uint32_t whole = packet_flow_hash(ip, 100);
+	ip[1] ^= 0xff; // nor what else is in the header
+	ip[5] ^= 1;
+	ip[8]--;
+	assert_int_equal(packet_flow_hash(ip, 100), whole);
+	// The first fragment has ports, but goes with the others.
+	ip[6] = 0x20;
+	assert_false(ports_tell(ip, 9, IPPROTO_UDP, 24));
+	uint32_t first = packet_flow_hash(ip, 100);
+	ip[6] = 0;
+	ip[7] = 9;
+	memset(ip + 24, 0xa5, 76);
+	assert_int_equal(packet_flow_hash(ip, 100), first);
+	// No room for ports.
+	ip = ipv4_build(buffer, 5, 23);
+	ip[9] = IPPROTO_UDP;
+	whole = packet_flow_hash(ip, 23);
+	ip[20] = 1;
+	assert_int_equal(packet_flow_hash(ip, 23), whole);
+	ip = ipv6_build(buffer, 60, 100);
+	assert_true(ports_tell(ip, 40, IPPROTO_UDP, 48));
+	assert_false(ports_tell(ip, 40, IPPROTO_ICMPV6, 48));
+	for (unsigned int i = 8; i < 40; i++) {
+		whole = packet_flow_hash(ip, 140);
+		ip[i] ^= 0x10;
+		assert_int_not_equal(packet_flow_hash(ip, 140), whole);
+	}
+}
+
+// Of 4,096 flows, that differ in one field as a client's connections or a network's hosts do, each
+// sixteenth of the hashes gets its part, give or take four times the deviation of chance.
+static void test_similar_flows_spread(void **state)
+{
+	(void)state;
+	static const unsigned int fields[] = {14, 18, 20, 22}; // hosts, ports
+	for (unsigned int shift = 0; shift <= 28; shift += 7) {
+		for (unsigned int field = 0; field < 4; field++) {
+			uint8_t buffer[256];
+			unsigned int counts[16] = {0};
+			uint8_t *ip = ipv4_build(buffer, 5, 100);
+			for (unsigned int flow = 0; flow < 4096; flow++) {
+				ip[fields[field]] = (uint8_t)(flow >> 8);
+				ip[fields[field] + 1] = (uint8_t)flow;
+				counts[packet_flow_hash(ip, 100) >> shift & 15]++;
+			}
+			for (unsigned int i = 0; i < 16; i++)
+				assert_in_range(counts[i], 256 - 62, 256 + 62);
+		}
+	}
+}
+
 // The ICMP message behind 20 bytes of IPv4, as RFC 792 has it, and its checksum by the reference.
 static uint8_t *echo_build(uint8_t buffer[256], uint8_t type, unsigned int payload)
 {
@@ -581,6 +658,8 @@ int main(void)
 		cmocka_unit_test(test_ipv6_extension_headers_are_walked),
 		cmocka_unit_test(test_ipv6_fragments_are_seen),
 		cmocka_unit_test(test_too_many_extension_headers_are_refused),
+		cmocka_unit_test(test_a_flow_is_addresses_and_ports),
+		cmocka_unit_test(test_similar_flows_spread),
 		cmocka_unit_test(test_echo_messages_are_read),
 		cmocka_unit_test(test_what_is_no_plain_echo_is_refused),
 		cmocka_unit_test(test_an_echo_message_is_written_read_and_answered),

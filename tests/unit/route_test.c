@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -46,6 +47,7 @@ static int tear_down(void **state)
 	assert_int_equal(route_count(table), 0);
 	assert_int_equal(table->nodes.pool.free, table->nodes.pool.capacity);
 	assert_int_equal(table->groups.pool.free, table->groups.pool.capacity);
+	assert_null(table->groups.vias);
 	route_table_destroy(table);
 	reclaim_destroy(reclaim);
 	return 0;
@@ -219,6 +221,341 @@ static void test_equal_sets_of_paths_share_a_group(void **state)
 	assert_int_equal(look_up("11.0.0.1"), 1);
 }
 
+struct walk {
+	char text[512];
+	unsigned int stop;
+};
+
+static bool note(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	struct walk *walk = argument;
+	char text[PACKET_PREFIX_TEXT];
+	size_t used = strlen(walk->text);
+	snprintf(walk->text + used, sizeof(walk->text) - used, "%s %u%s;",
+		packet_prefix_format(prefix, text), path->target.index, best ? "*" : "");
+	return --walk->stop > 0;
+}
+
+static int set_penalty(uint32_t tunnel, uint32_t penalty)
+{
+	struct route_target target = {ROUTE_TUNNEL, tunnel};
+	int result = route_set_penalty(table, &target, penalty);
+	assert_int_equal(route_penalty(table, &target), penalty);
+	return result;
+}
+
+static void add_two_tunnels(const char *prefix)
+{
+	add(prefix, 1);
+	struct route_path standby = path_to(2);
+	standby.priority = 200;
+	add_path(prefix, standby);
+}
+
+// Cloudflare's example: 100 becomes 1,000,100, then 500,100, then 100 again, beside a standby of
+// 200.
+static void test_a_penalty_moves_traffic_to_the_standby(void **state)
+{
+	(void)state;
+	add_two_tunnels("192.168.192.0/26");
+	add_two_tunnels("0.0.0.0/0");
+	static const struct {
+		uint32_t tunnel, penalty, used;
+	} steps[] = {
+		{1, ROUTE_PENALTY_DOWN, 2},
+		{1, ROUTE_PENALTY_DEGRADED, 2},
+		{2, ROUTE_PENALTY_DEGRADED, 1}, // both the same: the priorities decide
+		{2, ROUTE_PENALTY_DOWN, 1},
+		{1, ROUTE_PENALTY_DOWN, 1},
+		{2, ROUTE_PENALTY_DEGRADED, 2}, // the best of those that are unhealthy
+		{2, 0, 2},
+		{1, 0, 1},
+		{1, 99, 1},
+		{1, 101, 2},
+		{1, 0, 1},
+		{7, ROUTE_PENALTY_DOWN, 1}, // no path leads there
+		{7, 0, 1},
+	};
+	uint32_t before = 1;
+	for (unsigned int i = 0; i < RTE_DIM(steps); i++) {
+		uint64_t generation = route_generation(table);
+		assert_int_equal(set_penalty(steps[i].tunnel, steps[i].penalty), 0);
+		assert_int_equal(look_up("192.168.192.1"), steps[i].used);
+		assert_int_equal(look_up("192.0.2.1"), steps[i].used);
+		assert_int_equal(route_generation(table) != generation, steps[i].used != before);
+		before = steps[i].used;
+	}
+}
+
+static void test_a_penalty_stays_with_the_target(void **state)
+{
+	(void)state;
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DOWN), 0);
+	add_two_tunnels("10.0.0.0/8");
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(delete ("10.0.0.0/8", 2, ROUTE_ORIGIN_CONFIG), 0);
+	assert_int_equal(look_up("10.0.0.1"), 1); // never removed
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	add_two_tunnels("10.0.0.0/8");
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	struct route_path worst = path_to(2);
+	worst.priority = UINT32_MAX - 5;
+	add_path("11.0.0.0/8", worst);
+	worst.target.index = 1;
+	add_path("11.0.0.0/8", worst); // its sum is over what 32 bits hold
+	assert_int_equal(look_up("11.0.0.1"), 2);
+	assert_int_equal(set_penalty(1, 0), 0);
+	assert_int_equal(look_up("10.0.0.1"), 1);
+	assert_int_equal(look_up("11.0.0.1"), 1);
+	struct walk walk = {.stop = 100};
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DEGRADED), 0);
+	route_walk(table, note, &walk);
+	assert_string_equal(walk.text, "10.0.0.0/8 1;10.0.0.0/8 2*;11.0.0.0/8 1;11.0.0.0/8 2*;");
+	assert_int_equal(set_penalty(1, 0), 0);
+}
+
+static void test_a_penalty_changes_one_group_for_all_its_prefixes(void **state)
+{
+	(void)state;
+	uint32_t before = table->groups.pool.free;
+	for (unsigned int i = 0; i < 250; i++) {
+		char text[PACKET_PREFIX_TEXT];
+		snprintf(text, sizeof(text), "10.%u.0.0/16", i);
+		add_two_tunnels(text);
+	}
+	assert_int_equal(before - table->groups.pool.free, 1);
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DOWN), 0);
+	assert_int_equal(before - table->groups.pool.free, 1);
+	assert_int_equal(look_up("10.0.0.1"), 2);
+	assert_int_equal(look_up("10.249.0.1"), 2);
+	assert_int_equal(set_penalty(1, 0), 0);
+}
+
+// ---- Sharing ----
+
+struct shares_case {
+	unsigned int count;
+	struct route_share shares[ROUTE_SHARES_MAX];
+};
+
+static struct shares_case random_shares(unsigned int count)
+{
+	struct shares_case random = {.count = count};
+	for (unsigned int i = 0; i < count; i++)
+		random.shares[i] = (struct route_share){
+			{ROUTE_TUNNEL, i * 7 + (uint32_t)rand() % 7},
+			rand() % 2 == 0 ? 1 : 1 + (uint32_t)rand() % 256,
+		};
+	return random;
+}
+
+static void assert_shares_are_as_the_weights(const struct shares_case *wanted)
+{
+	struct route_shares *shares = route_shares_create(wanted->shares, wanted->count);
+	double total = 0;
+	unsigned int slots[ROUTE_SHARES_MAX] = {0};
+	for (unsigned int i = 0; i < wanted->count; i++)
+		total += wanted->shares[i].weight;
+	for (unsigned int slot = 0; slot < ROUTE_SLOTS; slot++)
+		slots[shares->slots[slot]]++;
+	for (unsigned int i = 0; i < wanted->count; i++) {
+		double part = wanted->shares[i].weight / total;
+		double error = slots[i] / (double)ROUTE_SLOTS - part;
+		double bound = 4 * sqrt(part * (1 - part) / ROUTE_SLOTS);
+		if (fabs(error) > bound)
+			fail_msg("of %u: a part of %f is off by %f", wanted->count, part, error);
+	}
+	free(shares);
+}
+
+static void test_shares_are_as_the_weights_say(void **state)
+{
+	(void)state;
+	struct shares_case equal = {
+		.count = 2, .shares = {{{ROUTE_TUNNEL, 0}, 1}, {{ROUTE_TUNNEL, 1}, 1}}};
+	assert_shares_are_as_the_weights(&equal);
+	equal.shares[1].weight = 3;
+	assert_shares_are_as_the_weights(&equal);
+	equal.shares[1].weight = 256;
+	assert_shares_are_as_the_weights(&equal);
+	srand(21);
+	static const unsigned int counts[] = {2, 2, 2, 3, 3, 4, 8, 16, ROUTE_SHARES_MAX};
+	for (unsigned int i = 0; i < RTE_DIM(counts); i++) {
+		struct shares_case random = random_shares(counts[i]);
+		assert_shares_are_as_the_weights(&random);
+	}
+}
+
+// Slots by `before` that lead elsewhere by `after`: each must have led to target `from`, or lead to
+// target `to` now. Returns how many.
+static unsigned int count_moved(const struct shares_case *before, const struct shares_case *after,
+	const struct route_target *from, const struct route_target *to)
+{
+	struct route_shares *one = route_shares_create(before->shares, before->count);
+	struct route_shares *two = route_shares_create(after->shares, after->count);
+	unsigned int moved = 0;
+	for (uint32_t slot = 0; slot < ROUTE_SLOTS; slot++) {
+		uint32_t hash = slot << (32 - ROUTE_SLOT_BITS);
+		struct route_target was = route_shares_get(one, hash);
+		struct route_target is = route_shares_get(two, hash);
+		if (was.index == is.index)
+			continue;
+		moved++;
+		assert_true((from != NULL && was.index == from->index) ||
+			    (to != NULL && is.index == to->index));
+	}
+	free(one);
+	free(two);
+	return moved;
+}
+
+static void test_only_the_flows_that_must_move_do(void **state)
+{
+	(void)state;
+	srand(22);
+	for (unsigned int count = 3; count <= ROUTE_SHARES_MAX; count += 1 + count / 2) {
+		struct shares_case all = random_shares(count), fewer = all, heavier = all;
+		unsigned int at = (unsigned int)rand() % count;
+		struct route_target target = all.shares[at].target;
+		fewer.count--;
+		memmove(&fewer.shares[at], &fewer.shares[at + 1],
+			(count - at - 1) * sizeof(fewer.shares[0]));
+		struct route_shares *shares = route_shares_create(all.shares, all.count);
+		unsigned int own = 0;
+		for (unsigned int slot = 0; slot < ROUTE_SLOTS; slot++)
+			own += shares->slots[slot] == at;
+		free(shares);
+		assert_int_equal(count_moved(&all, &fewer, &target, NULL), own);
+		assert_int_equal(count_moved(&fewer, &all, NULL, &target), own);
+		heavier.shares[at].weight += 256;
+		assert_true(count_moved(&all, &heavier, NULL, &target) > 0);
+		assert_true(count_moved(&heavier, &all, &target, NULL) > 0);
+	}
+}
+
+#define FLOWS 2000
+
+static void map_flows(const char *destination, struct route_target *flows)
+{
+	struct packet_address address;
+	struct route_target target;
+	assert_true(packet_address_parse(destination, &address));
+	uint32_t word = packet_address_v4_host(&address);
+	route_lookup4(table, &word, &target, 1);
+	for (uint32_t i = 0; i < FLOWS; i++)
+		flows[i] = target.kind & ROUTE_SHARED ? route_choose(table, target, i * 2654435761u)
+						      : target;
+}
+
+static unsigned int count_flows(const struct route_target *flows, uint32_t tunnel)
+{
+	unsigned int count = 0;
+	for (unsigned int i = 0; i < FLOWS; i++)
+		count += flows[i].kind == ROUTE_TUNNEL && flows[i].index == tunnel;
+	return count;
+}
+
+static void test_flows_come_back_to_where_they_were(void **state)
+{
+	(void)state;
+	struct route_target before[FLOWS], now[FLOWS];
+	for (uint32_t i = 1; i <= 3; i++) {
+		add("10.0.0.0/8", i);
+		add("11.0.0.0/8", 4 - i); // in another order
+	}
+	map_flows("10.0.0.1", before);
+	for (uint32_t i = 1; i <= 3; i++)
+		assert_in_range(count_flows(before, i), FLOWS / 3 - 100, FLOWS / 3 + 100);
+	map_flows("11.0.0.1", now);
+	assert_memory_equal(before, now, sizeof(now));
+	assert_int_equal(set_penalty(2, ROUTE_PENALTY_DOWN), 0);
+	map_flows("10.0.0.1", now);
+	for (unsigned int i = 0; i < FLOWS; i++)
+		assert_true(
+			before[i].index == 2 ? now[i].index != 2 : now[i].index == before[i].index);
+	assert_int_equal(set_penalty(3, ROUTE_PENALTY_DEGRADED), 0);
+	map_flows("10.0.0.1", now);
+	assert_int_equal(count_flows(now, 1), FLOWS);
+	assert_int_equal(set_penalty(2, 0), 0);
+	assert_int_equal(set_penalty(3, 0), 0);
+	map_flows("10.0.0.1", now);
+	assert_memory_equal(before, now, sizeof(now));
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	map_flows("10.0.0.1", now);
+	assert_int_equal(count_flows(now, 1), 0);
+	add("10.0.0.0/8", 1);
+	map_flows("10.0.0.1", now);
+	assert_memory_equal(before, now, sizeof(now));
+}
+
+static void test_who_shares(void **state)
+{
+	(void)state;
+	struct route_target flows[FLOWS];
+	struct route_path path = path_to(1);
+	add("10.0.0.0/8", 1);
+	path.target.index = 2;
+	path.origin = ROUTE_ORIGIN_AGENT; // gives way to the configuration's
+	add_path("10.0.0.0/8", path);
+	path.target.index = 3;
+	path.origin = ROUTE_ORIGIN_CONFIG;
+	path.priority = 101;
+	add_path("10.0.0.0/8", path);
+	path.target = (struct route_target){ROUTE_ADJACENCY, 1};
+	path.priority = 100;
+	add_path("10.0.0.0/8", path); // not into a tunnel
+	map_flows("10.0.0.1", flows);
+	assert_int_equal(count_flows(flows, 1), FLOWS);
+	path.target.index = 2;
+	add_path("10.0.0.0/8", path);
+	assert_int_equal(delete ("10.0.0.0/8", 1, ROUTE_ORIGIN_CONFIG), 0);
+	map_flows("10.0.0.1", flows); // by two next hops on ports
+	unsigned int first = 0;
+	for (unsigned int i = 0; i < FLOWS; i++) {
+		assert_int_equal(flows[i].kind, ROUTE_ADJACENCY);
+		first += flows[i].index == 1;
+	}
+	assert_in_range(first, FLOWS / 2 - 100, FLOWS / 2 + 100);
+	path.target = (struct route_target){ROUTE_CONNECTED, 0};
+	add_path("11.0.0.0/8", path);
+	path.target.index = 1; // two ports on one network: no flow could be told apart
+	add_path("11.0.0.0/8", path);
+	map_flows("11.0.0.1", flows);
+	for (unsigned int i = 0; i < FLOWS; i++)
+		assert_true(flows[i].kind == ROUTE_CONNECTED && flows[i].index == 0);
+}
+
+static bool count_used(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	(void)prefix;
+	(void)path;
+	*(unsigned int *)argument += best;
+	return true;
+}
+
+static void test_64_share_and_no_more(void **state)
+{
+	(void)state;
+	struct route_target flows[FLOWS];
+	for (uint32_t i = 70; i > 0; i--)
+		add("10.0.0.0/8", i);
+	map_flows("10.0.0.1", flows);
+	for (uint32_t i = 1; i <= 64; i++)
+		assert_int_not_equal(count_flows(flows, i), 0);
+	for (uint32_t i = 65; i <= 70; i++)
+		assert_int_equal(count_flows(flows, i), 0);
+	unsigned int used = 0;
+	route_walk(table, count_used, &used);
+	assert_int_equal(used, 64);
+	assert_int_equal(set_penalty(1, ROUTE_PENALTY_DEGRADED), 0);
+	map_flows("10.0.0.1", flows);
+	assert_int_equal(count_flows(flows, 1), 0);
+	assert_int_not_equal(count_flows(flows, 65), 0); // takes its place
+	assert_int_equal(set_penalty(1, 0), 0);
+}
+
 static void assert_invalid(const char *prefix, struct route_path path)
 {
 	struct packet_prefix parsed = prefix_of(prefix);
@@ -282,22 +619,6 @@ static void test_paths_go_by_origin_and_by_target(void **state)
 	assert_int_equal(route_count(table), 0);
 }
 
-struct walk {
-	char text[512];
-	unsigned int stop;
-};
-
-static bool note(const struct packet_prefix *prefix, const struct route_path *path, bool best,
-	void *argument)
-{
-	struct walk *walk = argument;
-	char text[PACKET_PREFIX_TEXT];
-	size_t used = strlen(walk->text);
-	snprintf(walk->text + used, sizeof(walk->text) - used, "%s %u%s;",
-		packet_prefix_format(prefix, text), path->target.index, best ? "*" : "");
-	return --walk->stop > 0;
-}
-
 static void test_walk_goes_in_order(void **state)
 {
 	(void)state;
@@ -313,7 +634,7 @@ static void test_walk_goes_in_order(void **state)
 	add("10.0.0.0/8", 8);
 	struct walk walk = {.stop = 100};
 	route_walk(table, note, &walk);
-	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;10.0.0.0/8 9;10.0.0.0/8 8*;"
+	assert_string_equal(walk.text, "0.0.0.0/0 1*;10.0.0.0/8 2*;10.0.0.0/8 8*;10.0.0.0/8 9;"
 				       "10.0.0.0/16 3*;192.0.2.0/24 4*;::/0 5*;2001:db8::/32 6*;");
 	walk = (struct walk){.stop = 2};
 	route_walk(table, note, &walk);
@@ -454,12 +775,20 @@ struct model {
 	unsigned int count;
 };
 
+static uint32_t model_penalties[ROUTE_ADJACENCY + 1][8]; // by kind and index
+
+static uint32_t model_priority(const struct model_path *path)
+{
+	const struct route_target *target = &path->path.target;
+	return path->path.priority + model_penalties[target->kind][target->index];
+}
+
 static bool model_is_better(const struct model_path *a, const struct model_path *b)
 {
 	if (a->prefix.length != b->prefix.length)
 		return a->prefix.length > b->prefix.length;
-	if (a->path.priority != b->path.priority)
-		return a->path.priority < b->path.priority;
+	if (model_priority(a) != model_priority(b))
+		return model_priority(a) < model_priority(b);
 	if (a->path.origin != b->path.origin)
 		return a->path.origin < b->path.origin;
 	if (a->path.target.kind != b->path.target.kind)
@@ -467,17 +796,34 @@ static bool model_is_better(const struct model_path *a, const struct model_path 
 	return a->path.target.index < b->path.target.index;
 }
 
-static struct route_target model_look_up(
-	const struct model *model, const struct packet_address *address)
+static uint32_t bit_of(struct route_target target)
+{
+	if (target.kind == ROUTE_NONE)
+		return 0;
+	return 1u << (target.index + (target.kind == ROUTE_ADJACENCY ? 8 : 0));
+}
+
+// The targets that share the address's flows, a bit for each: of index i with kind ROUTE_TUNNEL bit
+// i, with ROUTE_ADJACENCY bit 8 + i. 0: no route.
+static uint32_t model_look_up(const struct model *model, const struct packet_address *address)
 {
 	const struct model_path *best = NULL;
+	uint32_t targets = 0;
 	for (unsigned int i = 0; i < model->count; i++) {
 		const struct model_path *path = &model->paths[i];
 		if (packet_prefix_contains(&path->prefix, address) &&
 			(best == NULL || model_is_better(path, best)))
 			best = path;
 	}
-	return best == NULL ? (struct route_target){ROUTE_NONE, 0} : best->path.target;
+	for (unsigned int i = 0; best != NULL && i < model->count; i++) {
+		const struct model_path *path = &model->paths[i];
+		if (packet_prefix_equal(&path->prefix, &best->prefix) &&
+			model_priority(path) == model_priority(best) &&
+			path->path.origin == best->path.origin &&
+			path->path.target.kind == best->path.target.kind)
+			targets |= bit_of(path->path.target);
+	}
+	return targets;
 }
 
 static unsigned int model_find(const struct model *model, const struct model_path *wanted)
@@ -525,6 +871,13 @@ static struct model_path random_path(uint8_t family)
 static void change_both(struct model *model, uint8_t family)
 {
 	struct model_path path = random_path(family);
+	if (rand() % 4 == 0) {
+		uint32_t penalty = (uint32_t)rand() % 3;
+		struct route_target *target = &path.path.target;
+		model_penalties[target->kind][target->index] = penalty;
+		assert_int_equal(route_set_penalty(table, target, penalty), 0);
+		return;
+	}
 	if (model->count > 0 && (model->count == MODEL_PATHS || rand() % 2 == 0)) {
 		unsigned int at = (unsigned int)rand() % model->count;
 		path = model->paths[at];
@@ -540,6 +893,13 @@ static void change_both(struct model *model, uint8_t family)
 	model->paths[at] = path;
 	model->count += at == model->count;
 	assert_int_equal(route_add(table, &path.prefix, &path.path), 0);
+}
+
+// For a flow of any kind.
+static struct route_target choose(struct route_target target)
+{
+	uint32_t hash = (uint32_t)rand() * 2654435761u;
+	return target.kind & ROUTE_SHARED ? route_choose(table, target, hash) : target;
 }
 
 static void compare_burst(const struct model *model, uint8_t family)
@@ -565,14 +925,26 @@ static void compare_burst(const struct model *model, uint8_t family)
 	else
 		route_lookup6(table, (const uint8_t(*)[16])bytes, targets, count);
 	for (unsigned int i = 0; i < count; i++) {
-		struct route_target expected = model_look_up(model, &addresses[i]);
-		assert_int_equal(targets[i].kind, expected.kind);
-		assert_int_equal(targets[i].index, expected.index);
+		uint32_t expected = model_look_up(model, &addresses[i]);
+		bool is_shared = targets[i].kind & ROUTE_SHARED;
+		assert_int_equal(is_shared, __builtin_popcount(expected) > 1);
+		uint32_t chosen = bit_of(choose(targets[i]));
+		assert_int_equal(chosen & expected, chosen);
+		assert_int_equal(chosen == 0, expected == 0);
 		struct packet_prefix matched;
-		struct route_target control = route_lookup(table, &addresses[i], &matched);
-		assert_int_equal(control.kind, expected.kind);
-		assert_int_equal(control.index, expected.index);
+		uint32_t control = bit_of(route_lookup(table, &addresses[i], &matched));
+		assert_int_equal(control, expected & -expected); // the first
 	}
+}
+
+static void forget_penalties(void)
+{
+	for (uint32_t kind = 0; kind <= ROUTE_ADJACENCY; kind++)
+		for (uint32_t index = 0; index < 8; index++) {
+			struct route_target target = {kind, index};
+			model_penalties[kind][index] = 0;
+			assert_int_equal(route_set_penalty(table, &target, 0), 0);
+		}
 }
 
 static void test_lookups_agree_with_a_plain_model(void **state)
@@ -580,7 +952,7 @@ static void test_lookups_agree_with_a_plain_model(void **state)
 	(void)state;
 	static struct model models[2];
 	srand(12);
-	for (unsigned int step = 0; step < 20000; step++) {
+	for (unsigned int step = 0; step < 10000; step++) {
 		unsigned int family = (unsigned int)rand() % 2;
 		change_both(&models[family], family == 0 ? 4 : 6);
 		compare_burst(&models[0], 4);
@@ -597,15 +969,18 @@ static void test_lookups_agree_with_a_plain_model(void **state)
 			compare_burst(model, family == 0 ? 4 : 6);
 		}
 	}
+	forget_penalties();
 }
 
-// Control toggles overlapping prefixes. Before each step it notes what each watched address will
-// give after it; a reader's result must be that of a step between the one that was done before he
-// looked and the one that may have been under way when he had finished.
+// Control toggles overlapping prefixes, some of them shared by several tunnels, and the tunnels'
+// penalties. Before each step it notes which tunnels each watched address has paths to after it,
+// and which tunnels have penalties. A reader's result must be the best by the paths of one step and
+// the penalties of the same or a later one, both between the step that was done before he looked
+// and the one that may have been under way when he had finished.
 
 #define STEPS   10000
 #define WATCHED 8
-#define NOT_YET (NO_ROUTE - 1)
+#define NOWHERE (1u << 30) // no route
 
 static const char *const watched4[WATCHED] = {"10.1.2.3", "10.1.2.200", "10.1.3.1", "10.9.9.9",
 	"192.0.2.1", "10.1.2.4", "0.0.0.0", "255.255.255.255"};
@@ -616,21 +991,30 @@ static const char *const toggled[] = {"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", 
 	"2001:db8::/32", "2001:db8::/128", "2001:db8::1/128", "2001:db8::/120", "2001:db8:1::/48",
 	"2001:db8:1:2::/64", "2001:db8:1:2:3:4:5:6/128", "2000::/3"};
 
-static _Atomic uint32_t history[2][STEPS + 2][WATCHED];
+static _Atomic uint32_t history[2][STEPS + 2][WATCHED]; // a bit for each tunnel, or NOWHERE
+static _Atomic uint32_t unhealthy[STEPS + 2];           // a bit for each tunnel
 static atomic_uint steps_done;
 
-static uint32_t as_number(struct route_target target)
+static uint32_t best_of(uint32_t paths, uint32_t penalised)
 {
-	return target.kind == ROUTE_NONE ? NO_ROUTE : target.index;
+	return (paths & ~penalised) != 0 ? paths & ~penalised : paths;
 }
 
 static bool is_legal(
 	unsigned int family, unsigned int i, unsigned int first, unsigned int last, uint32_t seen)
 {
 	for (unsigned int step = first; step <= last + 1; step++)
-		if (atomic_load_explicit(&history[family][step][i], memory_order_relaxed) == seen)
-			return true;
+		for (unsigned int later = step; later <= last + 1; later++)
+			if (best_of(history[family][step][i], unhealthy[later]) & seen)
+				return true;
 	return false;
+}
+
+static uint32_t seen_of(struct route_target target, uint32_t hash)
+{
+	if (target.kind & ROUTE_SHARED)
+		target = route_choose(table, target, hash);
+	return target.kind == ROUTE_NONE ? NOWHERE : bit_of(target);
 }
 
 static void *watch(void *argument)
@@ -639,6 +1023,7 @@ static void *watch(void *argument)
 	uint32_t words[WATCHED];
 	uint8_t bytes[WATCHED][16];
 	struct route_target targets[2][WATCHED];
+	uint32_t seen[2 * WATCHED], hash = worker;
 	uintptr_t wrong = 0;
 	for (unsigned int i = 0; i < WATCHED; i++) {
 		struct packet_address address;
@@ -652,35 +1037,51 @@ static void *watch(void *argument)
 		first = atomic_load(&steps_done);
 		route_lookup4(table, words, targets[0], WATCHED);
 		route_lookup6(table, (const uint8_t(*)[16])bytes, targets[1], WATCHED);
+		for (unsigned int i = 0; i < 2 * WATCHED; i++)
+			seen[i] = seen_of(targets[i / WATCHED][i % WATCHED], hash += 2654435761u);
 		unsigned int last = atomic_load(&steps_done);
 		for (unsigned int i = 0; i < 2 * WATCHED; i++)
-			wrong += !is_legal(i / WATCHED, i % WATCHED, first, last,
-				as_number(targets[i / WATCHED][i % WATCHED]));
+			wrong += !is_legal(i / WATCHED, i % WATCHED, first, last, seen[i]);
 		reclaim_quiescent(reclaim, worker);
 	}
 	reclaim_worker_offline(reclaim, worker);
 	return (void *)wrong;
 }
 
+static uint32_t penalised; // what the last step left
+
 static void note_history(const struct model *model, unsigned int step)
 {
 	for (unsigned int i = 0; i < 2 * WATCHED; i++) {
 		struct packet_address address;
 		packet_address_parse(i < WATCHED ? watched4[i] : watched6[i - WATCHED], &address);
-		atomic_store_explicit(&history[i / WATCHED][step][i % WATCHED],
-			as_number(model_look_up(model, &address)), memory_order_relaxed);
+		uint32_t targets = model_look_up(model, &address);
+		history[i / WATCHED][step][i % WATCHED] = targets == 0 ? NOWHERE : targets;
 	}
+	unhealthy[step] = penalised;
+}
+
+static void toggle_penalty(struct model *model, unsigned int step)
+{
+	struct route_target target = {ROUTE_TUNNEL, (uint32_t)rand() % 3};
+	penalised ^= bit_of(target);
+	note_history(model, step);
+	uint32_t penalty = penalised & bit_of(target) ? ROUTE_PENALTY_DOWN : 0;
+	assert_int_equal(route_set_penalty(table, &target, penalty), 0);
+	atomic_store(&steps_done, step);
 }
 
 static void toggle_one(struct model *model, unsigned int step)
 {
+	if (rand() % 4 == 0) {
+		toggle_penalty(model, step);
+		return;
+	}
 	struct model_path path = {
 		.prefix = prefix_of(toggled[(unsigned int)rand() % RTE_DIM(toggled)]),
-		.path = path_to((uint32_t)rand() % 5),
+		.path = path_to((uint32_t)rand() % 3),
 	};
-	unsigned int at = 0;
-	while (at < model->count && !packet_prefix_equal(&model->paths[at].prefix, &path.prefix))
-		at++;
+	unsigned int at = model_find(model, &path);
 	bool is_new = at == model->count;
 	if (!is_new) {
 		path = model->paths[at];
@@ -703,7 +1104,7 @@ static void test_workers_look_up_while_control_changes(void **state)
 	pthread_t threads[2];
 	unsigned int workers[2] = {0, 1};
 	for (unsigned int i = 0; i < 2 * (STEPS + 2) * WATCHED; i++)
-		atomic_init(&history[0][0][0] + i, NOT_YET);
+		history[i / WATCHED / (STEPS + 2)][i / WATCHED % (STEPS + 2)][i % WATCHED] = 0;
 	note_history(&model, 0);
 	for (unsigned int i = 0; i < 2; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, watch, &workers[i]), 0);
@@ -715,6 +1116,7 @@ static void test_workers_look_up_while_control_changes(void **state)
 		pthread_join(threads[i], &wrong);
 		assert_null(wrong);
 	}
+	forget_penalties();
 }
 
 int main(void)
@@ -728,6 +1130,14 @@ int main(void)
 		TEST(test_priority_then_origin_decide),
 		TEST(test_generation_tells_when_lookups_change),
 		TEST(test_equal_sets_of_paths_share_a_group),
+		TEST(test_a_penalty_moves_traffic_to_the_standby),
+		TEST(test_a_penalty_stays_with_the_target),
+		TEST(test_a_penalty_changes_one_group_for_all_its_prefixes),
+		TEST(test_shares_are_as_the_weights_say),
+		TEST(test_only_the_flows_that_must_move_do),
+		TEST(test_flows_come_back_to_where_they_were),
+		TEST(test_who_shares),
+		TEST(test_64_share_and_no_more),
 		TEST(test_bad_paths_are_refused),
 		TEST(test_paths_go_by_origin_and_by_target),
 		TEST(test_walk_goes_in_order),
