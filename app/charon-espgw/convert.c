@@ -37,8 +37,8 @@ void convert_outer(struct sa_outer *outer, host_t *source, host_t *destination, 
 
 // ---- traffic selectors ----
 
-// The smallest prefix that covers the selector. True: it says all that the selector does.
-static bool convert_selector(char prefix[PREFIX_BYTES], traffic_selector_t *selector)
+// The smallest prefix that covers the selector's addresses. True: it has no others.
+static bool convert_addresses(char prefix[PREFIX_BYTES], traffic_selector_t *selector)
 {
 	host_t *net;
 	uint8_t mask;
@@ -47,16 +47,44 @@ static bool convert_selector(char prefix[PREFIX_BYTES], traffic_selector_t *sele
 	convert_host(address, net);
 	net->destroy(net);
 	snprintf(prefix, PREFIX_BYTES, "%s/%u", address, mask);
-	return exact && selector->get_protocol(selector) == 0 &&
-	       selector->get_from_port(selector) == 0 &&
-	       selector->get_to_port(selector) == UINT16_MAX;
+	return exact;
+}
+
+// Port 0 alone and "opaque" ports (RFC 4301 section 4.4.1.1) are not to be said to the gateway:
+// false, and any port.
+static bool convert_ports(struct espgw_ports *ports, traffic_selector_t *selector)
+{
+	uint16_t from = selector->get_from_port(selector), to = selector->get_to_port(selector);
+	*ports = (struct espgw_ports){0};
+	if (from == 0 && to == UINT16_MAX)
+		return true;
+	if (from > to || to == 0)
+		return false;
+	*ports = (struct espgw_ports){from, to};
+	return true;
+}
+
+static bool has_ports(uint8_t protocol)
+{
+	static const uint8_t with[] = {IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_DCCP,
+		IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDPLITE};
+	return memchr(with, protocol, sizeof(with)) != NULL;
+}
+
+static bool ports_equal(const struct espgw_ports *a, const struct espgw_ports *b)
+{
+	return a->first == b->first && a->last == b->last;
 }
 
 static bool selector_known(const struct sa *sa, const struct sa_prefixes *pair)
 {
 	for (size_t i = 0; i < sa->selector_count; i++) {
-		if (strcmp(sa->selectors[i].local, pair->local) == 0 &&
-			strcmp(sa->selectors[i].remote, pair->remote) == 0)
+		const struct sa_prefixes *known = &sa->selectors[i];
+		if (strcmp(known->local, pair->local) == 0 &&
+			strcmp(known->remote, pair->remote) == 0 &&
+			known->protocol == pair->protocol &&
+			ports_equal(&known->local_ports, &pair->local_ports) &&
+			ports_equal(&known->remote_ports, &pair->remote_ports))
 			return true;
 	}
 	return false;
@@ -66,12 +94,22 @@ static bool selector_known(const struct sa *sa, const struct sa_prefixes *pair)
 static bool convert_pair(
 	struct sa *sa, traffic_selector_t *local, traffic_selector_t *remote, bool *exact)
 {
-	struct sa_prefixes pair;
+	struct sa_prefixes pair = {.protocol = local->get_protocol(local)};
+	uint8_t remote_protocol = remote->get_protocol(remote);
 	if (local->get_type(local) != remote->get_type(remote))
 		return true;
-	bool local_exact = convert_selector(pair.local, local);
-	bool remote_exact = convert_selector(pair.remote, remote);
+	if (pair.protocol == 0)
+		pair.protocol = remote_protocol;
+	else if (remote_protocol != 0 && remote_protocol != pair.protocol)
+		return true; // no packet is of both
+	bool local_exact = convert_addresses(pair.local, local);
+	bool remote_exact = convert_addresses(pair.remote, remote);
 	*exact = *exact && local_exact && remote_exact;
+	if (has_ports(pair.protocol)) {
+		bool local_ports = convert_ports(&pair.local_ports, local);
+		bool remote_ports = convert_ports(&pair.remote_ports, remote);
+		*exact = *exact && local_ports && remote_ports;
+	}
 	if (selector_known(sa, &pair))
 		return true;
 	if (sa->selector_count == SELECTORS_MAX)
@@ -100,8 +138,9 @@ static void convert_selectors(struct sa *sa, linked_list_t *locals, linked_list_
 		sa->selector_count = 0;
 	} else if (!exact) {
 		DBG1(DBG_KNL,
-			"espgw knows prefixes only: ports, protocols and ranges of the traffic "
-			"selectors are not enforced");
+			"espgw knows prefixes and ranges of ports: for ranges of addresses in the "
+			"traffic selectors the smallest prefix around each is enforced, for opaque "
+			"ports none");
 	}
 }
 

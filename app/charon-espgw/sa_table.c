@@ -148,8 +148,13 @@ void sa_fill_request(const struct sa *sa, int64_t now_ms, struct espgw_sa *reque
 	struct espgw_selector *selectors)
 {
 	for (size_t i = 0; i < sa->selector_count; i++) {
-		selectors[i].local = sa->selectors[i].local;
-		selectors[i].remote = sa->selectors[i].remote;
+		selectors[i] = (struct espgw_selector){
+			.local = sa->selectors[i].local,
+			.remote = sa->selectors[i].remote,
+			.protocol = sa->selectors[i].protocol,
+			.local_ports = sa->selectors[i].local_ports,
+			.remote_ports = sa->selectors[i].remote_ports,
+		};
 	}
 	*request = (struct espgw_sa){
 		.tunnel = sa->tunnel,

@@ -40,6 +40,8 @@ struct sa_outer {
 
 struct sa_prefixes {
 	char local[PREFIX_BYTES], remote[PREFIX_BYTES];
+	uint8_t protocol;                             // 0 = any
+	struct espgw_ports local_ports, remote_ports; // as in struct espgw_selector
 };
 
 struct sa {

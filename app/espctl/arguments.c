@@ -63,13 +63,82 @@ static json_t *parse_udp(const char *text)
 		"{s:I, s:I}", "source_port", (json_int_t)from, "destination_port", (json_int_t)to);
 }
 
+// The two sides of `text`, which is changed. False when one is not there.
+static bool split_sides(char *text, const char **local, const char **remote)
+{
+	char *equals = strchr(text, '=');
+	if (equals == NULL || equals == text || equals[1] == '\0')
+		return false;
+	*equals = '\0';
+	*local = text;
+	*remote = equals + 1;
+	return true;
+}
+
+// A number, or the name of a protocol that selectors are often about.
+static bool parse_protocol(const char *text, uint64_t *protocol)
+{
+	static const struct {
+		const char *name;
+		uint8_t number;
+	} known[] = {{"icmp", 1}, {"tcp", 6}, {"udp", 17}, {"icmpv6", 58}, {"sctp", 132}};
+	for (unsigned int i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (strcmp(text, known[i].name) == 0) {
+			*protocol = known[i].number;
+			return true;
+		}
+	}
+	return parse_number(text, UINT8_MAX, protocol) && *protocol != 0;
+}
+
+// `*`, PORT or FIRST-LAST; into the selector's member.
+static bool add_ports(json_t *selector, const char *member, const char *text)
+{
+	char first[8];
+	uint64_t from, to;
+	if (strcmp(text, "*") == 0)
+		return true;
+	size_t length = strcspn(text, "-");
+	if (length >= sizeof(first))
+		return false;
+	memcpy(first, text, length);
+	first[length] = '\0';
+	if (!parse_number(first, UINT16_MAX, &from) ||
+		!parse_number(text[length] == '-' ? text + length + 1 : first, UINT16_MAX, &to) ||
+		to == 0)
+		return false;
+	json_object_set_new(selector, member,
+		json_pack("{s:I, s:I}", "first", (json_int_t)from, "last", (json_int_t)to));
+	return true;
+}
+
+// LOCAL=REMOTE, then, after commas, a protocol and LOCAL_PORTS=REMOTE_PORTS.
 static json_t *parse_selector(const char *text)
 {
-	const char *equals = strchr(text, '=');
-	if (equals == NULL || equals == text || equals[1] == '\0')
+	char copy[160];
+	if (strlen(text) >= sizeof(copy))
 		return NULL;
-	return json_pack(
-		"{s:s%, s:s}", "local", text, (size_t)(equals - text), "remote", equals + 1);
+	strcpy(copy, text);
+	char *rest = copy;
+	char *prefixes = strsep(&rest, ","), *protocol = strsep(&rest, ","), *ports = rest;
+	const char *local, *remote;
+	uint64_t number;
+	if (!split_sides(prefixes, &local, &remote))
+		return NULL;
+	json_t *selector = json_pack("{s:s, s:s}", "local", local, "remote", remote);
+	if (protocol == NULL)
+		return selector;
+	bool right = parse_protocol(protocol, &number);
+	if (right)
+		json_object_set_new(selector, "protocol", json_integer((json_int_t)number));
+	if (right && ports != NULL)
+		right = split_sides(ports, &local, &remote) &&
+			add_ports(selector, "local_ports", local) &&
+			add_ports(selector, "remote_ports", remote);
+	if (right)
+		return selector;
+	json_decref(selector);
+	return NULL;
 }
 
 static json_t *parse_spi(const char *text)
@@ -100,7 +169,8 @@ static json_t *parse_value(enum argument_kind kind, const char *text, const char
 		*wanted = "two ports such as 4500:4500, or `none`";
 		return parse_udp(text);
 	case ARGUMENT_SELECTOR:
-		*wanted = "two prefixes such as 10.0.0.0/8=192.168.192.0/26";
+		*wanted = "two prefixes such as 10.0.0.0/8=192.168.192.0/26, and with "
+			  "\",tcp\" or \",tcp,*=443\" behind them a protocol and ports";
 		return parse_selector(text);
 	case ARGUMENT_FLAG:
 		return json_true();

@@ -131,10 +131,10 @@ const struct command commands[] = {
 			LIMIT("hard", "bytes", "the same by inner bytes"),
 			LIMIT("hard", "packets", "the same by packets"),
 			{.name = "--selector",
-				.value = "LOCAL=REMOTE",
+				.value = "LOCAL=REMOTE[,PROTOCOL[,PORTS=PORTS]]",
 				.kind = ARGUMENT_SELECTOR,
 				.parameter = "selectors",
-				.help = "inner prefixes of the two sides; may be repeated"}},
+				.help = "inner packets that the SA is for; may be repeated"}},
 		.connects_itself = true, // not before the keys are read
 		.run = run_sa_add,
 		.examples = "  espctl sa add tunnel01 out 0x0e000001 --keys out.key\n"
@@ -388,7 +388,8 @@ const struct command commands[] = {
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
 					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
-					      "tunnel.health, spi.unknown, port.state, "
+					      "tunnel.health, tunnel.mtu, spi.unknown, "
+					      "port.state, "
 					      "config.applied"},
 			{.name = "--count",
 				.value = "N",

@@ -137,6 +137,26 @@ static enum exit_code set_replay_window(const struct invocation *invocation, str
 	return EXIT_DONE;
 }
 
+static struct espgw_ports ports_of(const json_t *range)
+{
+	return (struct espgw_ports){
+		.first = (uint16_t)json_integer_value(json_object_get(range, "first")),
+		.last = (uint16_t)json_integer_value(json_object_get(range, "last")),
+	};
+}
+
+// The texts belong to the JSON.
+static struct espgw_selector selector_of(const json_t *selector)
+{
+	return (struct espgw_selector){
+		.local = json_string_value(json_object_get(selector, "local")),
+		.remote = json_string_value(json_object_get(selector, "remote")),
+		.protocol = (uint8_t)json_integer_value(json_object_get(selector, "protocol")),
+		.local_ports = ports_of(json_object_get(selector, "local_ports")),
+		.remote_ports = ports_of(json_object_get(selector, "remote_ports")),
+	};
+}
+
 // Everything but the keys; the texts belong to the invocation.
 static enum exit_code fill_sa(
 	const struct invocation *invocation, struct espgw_sa *sa, struct espgw_selector *selectors)
@@ -162,8 +182,7 @@ static enum exit_code fill_sa(
 		if (index == SELECTORS_MAX)
 			return usage_error(
 				invocation, "at most %d --selector can be given", SELECTORS_MAX);
-		selectors[index].local = json_string_value(json_object_get(selector, "local"));
-		selectors[index].remote = json_string_value(json_object_get(selector, "remote"));
+		selectors[index] = selector_of(selector);
 		sa->selector_count = index + 1;
 	}
 	sa->selectors = selectors;

@@ -116,7 +116,7 @@ static int serve(const struct config *config, const char *file, struct dataplane
 static int run(const struct config *config, const char *file)
 {
 	struct dataplane_error error;
-	if (process_lock(config) != 0)
+	if (process_raise_files(config) != 0 || process_lock(config) != 0)
 		return EXIT_FAILURE;
 	struct dataplane *dataplane = NULL;
 	if (dataplane_eal_start(config, &error) == 0)

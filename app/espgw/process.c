@@ -37,6 +37,26 @@ static int make_directory(const char *path)
 	return -1;
 }
 
+int process_raise_files(const struct config *config)
+{
+	const rlim_t others = 256; // devices, netlink, stores, the EAL's
+	rlim_t wanted = config_tunnel_room(config) + config->gateway.max_clients + others;
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+		return 0;
+	limit.rlim_cur = wanted;
+	if (limit.rlim_max < wanted)
+		limit.rlim_max = wanted;
+	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+		return 0;
+	fprintf(stderr,
+		"espgw: %lu files may have to be open, one for each tunnel that gateway.max_tunnels "
+		"allows among them, and the limit can't be raised: %s; set LimitNOFILE= of the "
+		"service, or ulimit -n\n",
+		wanted, strerror(errno));
+	return -1;
+}
+
 int process_lock(const struct config *config)
 {
 	char path[sizeof(config->gateway.run_directory) + CONFIG_NAME_SIZE + 8];

@@ -9,6 +9,8 @@
 
 // Keeps keys out of core dumps, of other processes' sight and of swap. Before any key is read.
 void process_protect_memory(void);
+// Each tunnel's TUN is an open file. 0, or -1 with a message on stderr.
+int process_raise_files(const struct config *config);
 // Makes the directories and takes the lock of the gateway's name. 0, or -1 with a message on
 // stderr.
 int process_lock(const struct config *config);

@@ -130,9 +130,17 @@ struct espgw_lifetime {
 	uint64_t seconds, bytes, packets;
 };
 
-// Inner prefixes as "10.0.0.0/8": `local` on the gateway's inside, `remote` behind the tunnel.
+// From the lowest to the highest; `last` 0 = all. For ICMP: type * 256 + code.
+struct espgw_ports {
+	uint16_t first, last;
+};
+
+// Inner prefixes as "10.0.0.0/8": `local` on the gateway's inside, `remote` behind the tunnel; both
+// of one family. What a packet has to be like; one of an SA's selectors is enough.
 struct espgw_selector {
 	const char *local, *remote;
+	uint8_t protocol;                             // of the upper layer; 0 = any
+	struct espgw_ports local_ports, remote_ports; // with a protocol that has ports
 };
 
 #define ESPGW_KEY_BYTES  32

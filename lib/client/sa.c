@@ -58,6 +58,13 @@ static void add_lifetime(struct espgw_text *text, const struct espgw_lifetime *l
 	add_raw(text, "}");
 }
 
+static void add_ports(struct espgw_text *text, const char *name, const struct espgw_ports *ports)
+{
+	if (ports->last != 0)
+		espgw_text_add_format(text, ",\"%s\":{\"first\":%u,\"last\":%u}", name,
+			ports->first, ports->last);
+}
+
 static void add_selectors(struct espgw_text *text, const struct espgw_sa *sa)
 {
 	add_raw(text, ",\"selectors\":[");
@@ -66,6 +73,10 @@ static void add_selectors(struct espgw_text *text, const struct espgw_sa *sa)
 		espgw_text_add_string(text, sa->selectors[i].local);
 		add_raw(text, ",\"remote\":");
 		espgw_text_add_string(text, sa->selectors[i].remote);
+		if (sa->selectors[i].protocol != 0)
+			espgw_text_add_format(text, ",\"protocol\":%u", sa->selectors[i].protocol);
+		add_ports(text, "local_ports", &sa->selectors[i].local_ports);
+		add_ports(text, "remote_ports", &sa->selectors[i].remote_ports);
 		add_raw(text, "}");
 	}
 	add_raw(text, "]");

@@ -127,6 +127,8 @@ struct config_tunnel {
 	enum config_df df;
 	uint32_t dscp; // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
 	uint32_t ttl;  // of the outer header, hop limit over IPv6; default 64
+	bool pmtu;           // ICMP may lower the MTU; default true
+	uint32_t pmtu_floor; // outer bytes, which ICMP can't get it under; 0 = 576, IPv6 1280
 	struct config_health health;
 };
 

@@ -87,6 +87,9 @@ static struct config *finish(
 		else
 			root_read(reader);
 	}
+	reader_index_destroy(&reader->tunnel_names);
+	reader_index_destroy(&reader->tunnel_if_ids);
+	reader_index_destroy(&reader->tunnel_blocks);
 	if (reader_errors_write(reader, errors) == 0)
 		return reader->config;
 	config_free(reader->config);

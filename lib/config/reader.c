@@ -220,30 +220,90 @@ void reader_nearest_try(struct reader_nearest *nearest, const char *candidate)
 	}
 }
 
+bool reader_index_create(struct reader *reader, struct reader_index *index, unsigned int elements)
+{
+	uint32_t size = 16;
+	while (size < 2 * elements)
+		size *= 2;
+	index->mask = size - 1;
+	index->heads = malloc(size * sizeof(index->heads[0]));
+	index->next = malloc((elements + 1) * sizeof(index->next[0]));
+	if (index->heads == NULL || index->next == NULL) {
+		reader->out_of_memory = true;
+		reader_index_destroy(index);
+		return false;
+	}
+	for (uint32_t i = 0; i < size; i++)
+		index->heads[i] = -1;
+	return true;
+}
+
+void reader_index_destroy(struct reader_index *index)
+{
+	free(index->heads);
+	free(index->next);
+	*index = (struct reader_index){0};
+}
+
+void reader_index_add(struct reader_index *index, uint32_t hash, unsigned int element)
+{
+	index->next[element] = index->heads[hash & index->mask];
+	index->heads[hash & index->mask] = (int)element;
+}
+
+int reader_index_first(const struct reader_index *index, uint32_t hash)
+{
+	return index->heads == NULL ? -1 : index->heads[hash & index->mask];
+}
+
+uint32_t reader_hash(const void *bytes, size_t size) // FNV-1a, and its high half, which is better
+{
+	const uint8_t *byte = bytes;
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
+	return (uint32_t)(hash >> 32 ^ hash);
+}
+
 // Names at the same place of the elements of an array.
 struct names {
 	const char *kind;
 	const char *first;
 	size_t stride;
 	unsigned int count;
+	const struct reader_index *index; // NULL: they are few
 };
 
 static struct names port_names(const struct reader *reader)
 {
 	const struct config_port *ports = reader->config->ports;
 	return (struct names){"port", ports != NULL ? ports->name : NULL, sizeof(*ports),
-		reader->config->port_count};
+		reader->config->port_count, NULL};
 }
 
 static struct names tunnel_names(const struct reader *reader)
 {
 	const struct config_tunnel *tunnels = reader->config->tunnels;
 	return (struct names){"tunnel", tunnels != NULL ? tunnels->name : NULL, sizeof(*tunnels),
-		reader->config->tunnel_count};
+		reader->config->tunnel_count, &reader->tunnel_names};
+}
+
+// The first of the elements that have this name.
+static int indexed_find(const struct names *names, const char *name)
+{
+	int found = -1;
+	for (int i = reader_index_first(names->index, reader_hash(name, strlen(name))); i >= 0;
+		i = names->index->next[i]) {
+		if (strcmp(names->first + (size_t)i * names->stride, name) == 0)
+			found = i; // later ones come first
+	}
+	return found;
 }
 
 static int names_find(const struct names *names, const char *name)
 {
+	if (names->index != NULL)
+		return indexed_find(names, name);
 	for (unsigned int i = 0; i < names->count; i++) {
 		if (strcmp(names->first + i * names->stride, name) == 0)
 			return (int)i;

@@ -16,8 +16,16 @@ struct reader_error {
 	char *text; // without file and line
 };
 
+// Elements of a list by a hash of something of theirs: those that may have the same.
+struct reader_index {
+	uint32_t mask;
+	int *heads; // [mask + 1] the element that was added last, or -1
+	int *next;  // [element] the one before with this hash
+};
+
 struct reader {
 	const char *name; // of the file
+	struct reader_index tunnel_names, tunnel_if_ids, tunnel_blocks;
 	const config_setting_t *root;
 	struct config *config;
 	struct reader_error *errors;
@@ -50,6 +58,14 @@ struct reader_nearest {
 	unsigned int distance;
 };
 void reader_nearest_try(struct reader_nearest *nearest, const char *candidate);
+
+// Room for so many elements. False without memory, which is reported.
+bool reader_index_create(struct reader *reader, struct reader_index *index, unsigned int elements);
+void reader_index_destroy(struct reader_index *index);
+void reader_index_add(struct reader_index *index, uint32_t hash, unsigned int element);
+// An element with this hash, then the next ones by index->next; -1 at the end.
+int reader_index_first(const struct reader_index *index, uint32_t hash);
+uint32_t reader_hash(const void *bytes, size_t size);
 
 // Index of the port or tunnel of this name, or -1.
 int reader_find_port(const struct reader *reader, const char *name);

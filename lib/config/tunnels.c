@@ -122,6 +122,27 @@ static bool overlap(const struct packet_prefix *a, const struct packet_prefix *b
 	return packet_prefix_contains(a, &b->address) || packet_prefix_contains(b, &a->address);
 }
 
+// The first tunnel before this one that has addresses of its block, or NULL. Blocks are of four
+// addresses or of two, so they overlap only within four.
+static const struct config_tunnel *find_overlapping(
+	struct reader *reader, const struct config_tunnel *tunnel)
+{
+	const struct config_tunnel *tunnels = reader->config->tunnels, *found = NULL;
+	struct reader_index *index = &reader->tunnel_blocks;
+	const struct packet_address *address = &tunnel->interface_address.address;
+	struct packet_prefix block = block_of(tunnel);
+	struct packet_prefix four = packet_prefix_of(address, packet_address_bits(address) - 2);
+	uint32_t hash = reader_hash(&four, sizeof(four));
+	for (int i = reader_index_first(index, hash); i >= 0; i = index->next[i]) {
+		struct packet_prefix others = block_of(&tunnels[i]);
+		if (overlap(&block, &others))
+			found = &tunnels[i];
+	}
+	if (index->heads != NULL)
+		reader_index_add(index, hash, (unsigned int)(tunnel - tunnels));
+	return found;
+}
+
 // No other tunnel, and no port, has addresses of the block.
 static void block_is_new(
 	struct reader *reader, const config_setting_t *element, const struct config_tunnel *tunnel)
@@ -130,10 +151,8 @@ static void block_is_new(
 	struct packet_prefix block = block_of(tunnel);
 	char text[PACKET_PREFIX_TEXT];
 	packet_prefix_format(&block, text);
-	for (const struct config_tunnel *other = config->tunnels; other < tunnel; other++) {
-		struct packet_prefix others = block_of(other);
-		if (other->peer_address.family == 0 || !overlap(&block, &others))
-			continue;
+	const struct config_tunnel *other = find_overlapping(reader, tunnel);
+	if (other != NULL) {
 		reader_member_error(reader, element, "interface_address",
 			"tunnel \"%s\" has the block %s too; write an address of another block",
 			other->name, text);
@@ -314,6 +333,20 @@ static bool has_if_id(const config_setting_t *element)
 	return config_setting_get_member(element, "if_id") != NULL;
 }
 
+// Index of the first tunnel before this one that has its number, or -1.
+static int find_if_id(struct reader *reader, const struct config_tunnel *tunnel)
+{
+	struct reader_index *index = &reader->tunnel_if_ids;
+	uint32_t hash = reader_hash(&tunnel->if_id, sizeof(tunnel->if_id));
+	int found = -1;
+	for (int i = reader_index_first(index, hash); i >= 0; i = index->next[i])
+		if (reader->config->tunnels[i].if_id == tunnel->if_id)
+			found = i;
+	if (index->heads != NULL)
+		reader_index_add(index, hash, (unsigned int)(tunnel - reader->config->tunnels));
+	return found;
+}
+
 // The default is the position, and no other tunnel has the number. An if_id that was wrong by
 // itself is 0 here.
 static void if_id_check(
@@ -324,11 +357,12 @@ static void if_id_check(
 	bool given = has_if_id(element);
 	if (!given)
 		tunnel->if_id = index + 1;
-	for (unsigned int i = 0; tunnel->if_id != 0 && i < index; i++) {
-		const struct config_tunnel *other = &config->tunnels[i];
-		if (other->if_id != tunnel->if_id)
-			continue;
-		bool others = has_if_id(reader_element(reader, "tunnels", i));
+	if (tunnel->if_id == 0)
+		return;
+	int first = find_if_id(reader, tunnel);
+	if (first >= 0) {
+		const struct config_tunnel *other = &config->tunnels[first];
+		bool others = has_if_id(reader_element(reader, "tunnels", (unsigned int)first));
 		if (given)
 			reader_member_error(reader, element, "if_id",
 				"tunnel \"%s\" of line %d has this number%s; write another",
@@ -339,7 +373,6 @@ static void if_id_check(
 				"is %u by the position in the list, and tunnel \"%s\" of line %d "
 				"has this number; write another",
 				tunnel->if_id, other->name, other->line);
-		return;
 	}
 }
 
@@ -350,6 +383,14 @@ void tunnels_read(struct reader *reader)
 	config->tunnel_count =
 		settings_read_list(reader, "tunnels", &settings_tunnels, CONFIG_TUNNELS, &tunnels);
 	config->tunnels = tunnels;
+	if (!reader_index_create(reader, &reader->tunnel_names, config->tunnel_count) ||
+		!reader_index_create(reader, &reader->tunnel_if_ids, config->tunnel_count) ||
+		!reader_index_create(reader, &reader->tunnel_blocks, config->tunnel_count))
+		return;
+	for (unsigned int i = 0; i < config->tunnel_count; i++) {
+		const char *name = config->tunnels[i].name;
+		reader_index_add(&reader->tunnel_names, reader_hash(name, strlen(name)), i);
+	}
 	for (unsigned int i = 0; i < config->tunnel_count; i++) {
 		struct config_tunnel *tunnel = &config->tunnels[i];
 		const config_setting_t *element = reader_element(reader, "tunnels", i);

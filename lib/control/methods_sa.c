@@ -389,6 +389,28 @@ static json_t *limits_json(const struct sa_lifetime *limits)
 	return object;
 }
 
+static void put_ports(json_t *object, const char *name, const struct esp_ports *ports)
+{
+	json_t *range = json_object();
+	json_put_number(range, "first", ports->first);
+	json_put_number(range, "last", ports->last);
+	json_put(object, name, range);
+}
+
+static json_t *selector_json(const struct esp_selector *selector)
+{
+	json_t *object = json_object();
+	json_put_prefix(object, "local", &selector->local);
+	json_put_prefix(object, "remote", &selector->remote);
+	if (selector->protocol != 0)
+		json_put_number(object, "protocol", selector->protocol);
+	if (selector->local_ports.last != 0)
+		put_ports(object, "local_ports", &selector->local_ports);
+	if (selector->remote_ports.last != 0)
+		put_ports(object, "remote_ports", &selector->remote_ports);
+	return object;
+}
+
 static void put_settings(json_t *object, const struct sa *sa)
 {
 	json_put_number(object, "id", sa->id);
@@ -412,12 +434,8 @@ static void put_settings(json_t *object, const struct sa *sa)
 	json_put(lifetime, "hard", limits_json(&sa->hard));
 	json_put(object, "lifetime", lifetime);
 	json_t *selectors = json_array();
-	for (unsigned int i = 0; i < sa->selector_count; i++) {
-		json_t *selector = json_object();
-		json_put_prefix(selector, "local", &sa->selectors[i].local);
-		json_put_prefix(selector, "remote", &sa->selectors[i].remote);
-		json_append(selectors, selector);
-	}
+	for (unsigned int i = 0; i < sa->selector_count; i++)
+		json_append(selectors, selector_json(&sa->selectors[i]));
 	json_put(object, "selectors", selectors);
 }
 

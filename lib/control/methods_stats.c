@@ -201,6 +201,7 @@ static json_t *method_stats(struct request *request)
 	json_put(result, "sources", sources);
 	json_put(result, "totals", sums);
 	json_put_text(result, "crypto", control->parts.crypto);
+	json_put_number(result, "path_mtu_unknown", tunnel_path_unknown(control->parts.tunnels));
 	json_put(result, "workers", workers_json(control));
 	return result;
 }

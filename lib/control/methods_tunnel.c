@@ -115,6 +115,13 @@ static json_t *health_json(const struct control *control, const struct tunnel *t
 	return object;
 }
 
+static void put_path(json_t *object, const struct tunnel_path *path)
+{
+	json_put(object, "path_mtu", path->mtu == 0 ? json_null() : json_number(path->mtu));
+	json_put_number(object, "path_mtu_believed", path->believed);
+	json_put_number(object, "path_mtu_refused", path->refused);
+}
+
 static json_t *tunnel_json(const struct control *control, const struct tunnel *tunnel)
 {
 	static const char *const far_sides[] = {
@@ -137,6 +144,7 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	json_put_prefix(object, "interface_address", &interface);
 	json_put_text(object, "far_side", far_sides[config->far_side]);
 	json_put_number(object, "mtu", tunnel->mtu);
+	put_path(object, &tunnel->path);
 	json_put_text(object, "state", state_name(&summary));
 	json_put_number(object, "sas_in", summary.in);
 	json_put_number(object, "sas_out", summary.out);

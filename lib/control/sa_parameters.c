@@ -3,6 +3,7 @@
 
 // What sa.add and sa.update give of an SA, checked.
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -163,10 +164,57 @@ static bool parse_lifetime(const struct scope *scope, struct sa_request *parsed)
 	return true;
 }
 
-static bool parse_selector(
-	const struct scope *scope, size_t index, json_t *entry, struct sa_selector *selector)
+// {"first":N,"last":N}
+static bool parse_ports(const struct scope *selector, const char *name, struct esp_ports *ports)
 {
-	static const char *const names[] = {"local", "remote", NULL};
+	static const char *const names[] = {"first", "last", NULL};
+	char path[64];
+	struct scope inner;
+	uint64_t first = 0, last = 0;
+	if (!scope_object(selector, name, names, path, &inner))
+		return false;
+	if (inner.object == NULL)
+		return true;
+	if (!scope_number(&inner, "first", REQUIRED, 0, UINT16_MAX, &first) ||
+		!scope_number(&inner, "last", REQUIRED, 1, UINT16_MAX, &last))
+		return false;
+	if (first > last)
+		return request_fail_parameter(selector->request, path, "first",
+			"is above last; give the lowest and the highest port");
+	*ports = (struct esp_ports){(uint16_t)first, (uint16_t)last};
+	return true;
+}
+
+static bool has_ports(uint8_t protocol)
+{
+	static const uint8_t with[] = {IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_DCCP,
+		IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDPLITE};
+	return memchr(with, protocol, sizeof(with)) != NULL;
+}
+
+static bool parse_upper_layer(const struct scope *scope, struct esp_selector *selector)
+{
+	uint64_t protocol = 0;
+	if (!scope_number(scope, "protocol", OPTIONAL, 0, UINT8_MAX, &protocol) ||
+		!parse_ports(scope, "local_ports", &selector->local_ports) ||
+		!parse_ports(scope, "remote_ports", &selector->remote_ports))
+		return false;
+	selector->protocol = (uint8_t)protocol;
+	bool wants_ports = selector->local_ports.last != 0 || selector->remote_ports.last != 0;
+	// RFC 4301 section 4.4.1.1: with any protocol, the ports are any.
+	if (wants_ports && !has_ports(selector->protocol))
+		return request_fail_parameter(scope->request, scope->path,
+			selector->local_ports.last != 0 ? "local_ports" : "remote_ports",
+			"needs a protocol that has ports: 1 and 58 (ICMP; type * 256 + code), 6 "
+			"(TCP), 17 (UDP), 33, 132 or 136");
+	return true;
+}
+
+static bool parse_selector(
+	const struct scope *scope, size_t index, json_t *entry, struct esp_selector *selector)
+{
+	static const char *const names[] = {
+		"local", "remote", "protocol", "local_ports", "remote_ports", NULL};
 	char path[64];
 	snprintf(path, sizeof(path), "selectors[%zu]", index);
 	struct scope inner = {scope->request, entry, ""};
@@ -176,7 +224,8 @@ static bool parse_selector(
 	snprintf(path, sizeof(path), "selectors[%zu].", index);
 	inner.path = path;
 	if (!scope_check_names(&inner, names) || !scope_prefix(&inner, "local", &selector->local) ||
-		!scope_prefix(&inner, "remote", &selector->remote))
+		!scope_prefix(&inner, "remote", &selector->remote) ||
+		!parse_upper_layer(&inner, selector))
 		return false;
 	if (selector->local.address.family != selector->remote.address.family)
 		return request_fail_parameter(scope->request, path, "remote",

@@ -140,6 +140,19 @@ static void swap(
 	reclaim_defer(dataplane->reclaim, free_far_ends, (void *)(uintptr_t)before);
 }
 
+// Routes of agents and of the kernel go with their tunnels.
+static void empty_tunnels(struct dataplane *dataplane, const struct config_diff *diff)
+{
+	bool *leaving = calloc(tunnel_room(dataplane->tunnels) + 1, sizeof(*leaving));
+	for (unsigned int i = 0; leaving != NULL && i < diff->count; i++)
+		if (diff->changes[i].part == CONFIG_PART_TUNNEL &&
+			diff->changes[i].kind == CONFIG_REMOVED)
+			leaving[diff->changes[i].before] = true;
+	if (leaving != NULL)
+		path_delete_tunnels(dataplane, leaving);
+	free(leaving);
+}
+
 static void go(struct dataplane *dataplane, const struct config_diff *diff, enum config_part part,
 	dataplane_tunnel_leaves leaves, void *argument)
 {
@@ -175,7 +188,10 @@ int dataplane_apply(struct dataplane *dataplane, struct config *next,
 	swap(dataplane, next, far_ends);
 	go(dataplane, diff, CONFIG_PART_ROUTE, leaves, argument);
 	go(dataplane, diff, CONFIG_PART_NEIGHBOUR, leaves, argument);
-	go(dataplane, diff, CONFIG_PART_TUNNEL, leaves, argument);
+	if (diff->counts[CONFIG_PART_TUNNEL][CONFIG_REMOVED] != 0) {
+		empty_tunnels(dataplane, diff);
+		go(dataplane, diff, CONFIG_PART_TUNNEL, leaves, argument);
+	}
 	// Far ends may be reached by another way now.
 	dataplane->underlay_changed = true;
 	config_free(dataplane->owned);

@@ -33,6 +33,7 @@ enum dataplane_event_kind {
 	DATAPLANE_PEER_MOVED,
 	DATAPLANE_NO_SA, // traffic for a tunnel without outbound SA; at most 1 a second a tunnel
 	DATAPLANE_TUNNEL_HEALTH, // `tunnel` went from one state to another: health
+	DATAPLANE_TUNNEL_MTU,    // a tunnel's MTU has changed: see its `path`
 	DATAPLANE_PORT_STATE,    // a port's link went up or down, or the device was removed
 };
 
@@ -115,7 +116,8 @@ int dataplane_tunnel_add(struct dataplane *dataplane, unsigned int index,
 // It gets another configuration, with the same name. -1 with *error set and nothing changed.
 int dataplane_tunnel_change(struct dataplane *dataplane, unsigned int index,
 	const struct config_tunnel *config, struct dataplane_error *error);
-// It goes, with its TUN and all routes into it. It has no SAs any more. Its index is not used again
+// It goes, with its TUN and its own routes. It has no SAs, and nobody else's routes lead into it
+// any more. Its index is not used again
 // before all workers have forgotten it, and its counters are zero by then.
 void dataplane_tunnel_remove(struct dataplane *dataplane, unsigned int index);
 

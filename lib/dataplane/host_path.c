@@ -16,7 +16,7 @@
 
 #define TICK_NANOSECONDS 500000
 #define TICKS_PER_CHORE  20    // 10 ms: reclamation, ways to endpoints
-#define TICKS_PER_WATCH  2000  // 1 s: links
+#define TICKS_PER_WATCH  2000  // 1 s: links, ages of paths
 #define TICKS_PER_AGE    20000 // 10 s: neighbours
 #define FRAMES_PER_READ  64    // of one interface before others have their turn
 
@@ -114,6 +114,29 @@ static void report(struct dataplane *dataplane, const struct dataplane_event *ev
 		dataplane->handler(dataplane->handler_argument, event);
 }
 
+static void report_mtu(struct dataplane *dataplane, const struct tunnel *tunnel)
+{
+	const struct dataplane_event event = {
+		.kind = DATAPLANE_TUNNEL_MTU, .tunnel = tunnel->index};
+	report(dataplane, &event);
+}
+
+static void consider_path(struct dataplane *dataplane, const struct packet_too_big *message)
+{
+	struct tunnel *tunnel;
+	if (tunnel_path_consider(dataplane->tunnels, message, dataplane_now(), &tunnel) ==
+		TUNNEL_PATH_LOWERED)
+		report_mtu(dataplane, tunnel);
+}
+
+// Larger packets are tried again.
+static void age_paths(struct dataplane *dataplane)
+{
+	const struct tunnel *tunnel;
+	while ((tunnel = tunnel_path_expire(dataplane->tunnels, dataplane_now())) != NULL)
+		report_mtu(dataplane, tunnel);
+}
+
 static void act_on_event(struct dataplane *dataplane, const struct worker_event *event)
 {
 	uint64_t now = dataplane_now();
@@ -149,6 +172,9 @@ static void act_on_event(struct dataplane *dataplane, const struct worker_event 
 		told.address = event->address;
 		told.udp_source = event->port;
 		report(dataplane, &told);
+		break;
+	case WORKER_EVENT_TOO_BIG:
+		consider_path(dataplane, &event->too_big);
 		break;
 	}
 }
@@ -191,8 +217,10 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 			tunnel_resolve_all(dataplane->tunnels);
 		}
 	}
-	if (ticks % TICKS_PER_WATCH == 0)
+	if (ticks % TICKS_PER_WATCH == 0) {
 		ports_watch(dataplane);
+		age_paths(dataplane);
+	}
 	if (ticks % TICKS_PER_AGE == 0)
 		neighbours_age(dataplane);
 }
@@ -262,10 +290,37 @@ static int open_tun(struct dataplane *dataplane, unsigned int tunnel,
 		dataplane->host, tun, &config->interface_address, 1, error);
 }
 
+// A hash table, twice as large as there can be TUNs, made anew when it is asked after a change.
+static uint32_t *tun_place(const struct dataplane *dataplane, unsigned int interface)
+{
+	uint32_t mask = rte_align32pow2(2 * dataplane->tun_room + 2) - 1;
+	uint32_t place = interface * UINT32_C(2654435761) & mask;
+	while (dataplane->tun_index[place] != 0 &&
+		dataplane->tuns[dataplane->tun_index[place] - 1].index != interface)
+		place = (place + 1) & mask;
+	return &dataplane->tun_index[place];
+}
+
+uint32_t host_path_find_tun(struct dataplane *dataplane, unsigned int interface)
+{
+	if (dataplane->tuns_changed) {
+		memset(dataplane->tun_index, 0,
+			rte_align32pow2(2 * dataplane->tun_room + 2) *
+				sizeof(*dataplane->tun_index));
+		for (uint32_t i = 0; i < dataplane->tun_room; i++)
+			if (dataplane->tuns[i].index != 0)
+				*tun_place(dataplane, dataplane->tuns[i].index) = i + 1;
+		dataplane->tuns_changed = false;
+	}
+	uint32_t found = *tun_place(dataplane, interface);
+	return found == 0 ? NO_TUNNEL : found - 1;
+}
+
 int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct host_error *error)
 {
 	bool is_new = if_nametoindex(config->name) == 0;
+	dataplane->tuns_changed = true;
 	if (host_interface_open(&dataplane->tuns[tunnel], config->name, HOST_TUN, error) != 0)
 		return -1;
 	if (open_tun(dataplane, tunnel, config, error) == 0)
@@ -285,6 +340,7 @@ void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool 
 	else
 		host_interface_close(tun);
 	tun->index = 0;
+	dataplane->tuns_changed = true;
 }
 
 int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
@@ -296,9 +352,11 @@ int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
 	dataplane->tun_room = tunnels; // the table of tunnels goes first
 	dataplane->tuns = calloc(tunnels + 1, sizeof(*dataplane->tuns));
 	dataplane->tun_events = calloc(tunnels + 1, sizeof(*dataplane->tun_events));
+	dataplane->tun_index =
+		calloc(rte_align32pow2(2 * tunnels + 2), sizeof(*dataplane->tun_index));
 	dataplane->no_sa_reported = calloc(tunnels + 1, sizeof(*dataplane->no_sa_reported));
 	if (dataplane->tuns == NULL || dataplane->tun_events == NULL ||
-		dataplane->no_sa_reported == NULL)
+		dataplane->no_sa_reported == NULL || dataplane->tun_index == NULL)
 		return dataplane_fail(error, "no memory for %u tunnels", tunnels);
 	for (unsigned int i = 0; i < tunnels; i++)
 		dataplane->tuns[i].fd = -1;
@@ -376,5 +434,6 @@ void host_path_close(struct dataplane *dataplane)
 			host_interface_close(&dataplane->tuns[i]);
 	free(dataplane->tuns);
 	free(dataplane->tun_events);
+	free(dataplane->tun_index);
 	free(dataplane->no_sa_reported);
 }

@@ -82,6 +82,7 @@ struct adjacency {
 	bool has_route;        // a host route leads here
 	bool managed;          // the kernel keeps it fresh
 	bool reported;         // in the netlink dump under way
+	uint32_t route_count;  // routes whose next hop it is, but for its own host route
 	uint8_t idle;          // agings since it was used last
 	uint8_t port;
 	struct packet_address address;
@@ -110,6 +111,7 @@ enum worker_event_kind {
 	WORKER_EVENT_UNKNOWN_SPI,
 	WORKER_EVENT_NO_SA,
 	WORKER_EVENT_PEER_MOVED,
+	WORKER_EVENT_TOO_BIG, // a router says so of ESP that was sent
 	WORKER_EVENT_KINDS
 };
 
@@ -117,9 +119,10 @@ struct worker_event {
 	uint32_t kind;
 	uint32_t index; // port, adjacency, SPI or tunnel
 	struct packet_address address;
-	uint16_t port;      // UDP, host order
-	uint8_t padding[4]; // the ring's elements are a multiple of 4 bytes
+	uint16_t port;                 // UDP, host order
+	struct packet_too_big too_big; // WORKER_EVENT_TOO_BIG
 };
+_Static_assert(sizeof(struct worker_event) % 4 == 0, "as elements of a ring are");
 
 // What the outer headers of a burst's ESP packets said.
 struct outer_headers {
@@ -270,6 +273,9 @@ struct dataplane {
 	bool *retiring;                   // [tunnel] was removed, and a worker may still know of it
 	enum esp_crypto crypto;           // what the workers' contexts were created with
 	struct rte_hash *adjacency_index; // port and address to entry
+	uint32_t adjacency_end;           // one more than the highest entry that was ever used
+	bool tuns_changed;                // tun_index is not of the present TUNs
+	uint32_t *tun_index;              // TUNs by their interface: tunnel + 1, or 0
 	struct underlay_route *underlay;  // routes by ports, for the way to tunnel endpoints
 	unsigned int underlay_count, underlay_room;
 	uint64_t resolved_generation; // of the routes when the tunnels' ways were resolved last
@@ -382,6 +388,7 @@ unsigned int worker_loop(struct worker *worker);
 void worker_drain(struct worker *worker);
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
 	const struct packet_address *address, uint16_t port);
+void worker_event_too_big(struct worker *worker, const struct packet_too_big *message);
 void worker_free_drops(struct worker *worker);
 
 // The worker has packets now.
@@ -460,16 +467,13 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to a target, whoever added them.
-void path_delete_target(struct dataplane *dataplane, const struct route_target *target);
+// All paths to these tunnels ([tunnel_room]), whoever added them. Looks at all routes.
+void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);
 // Tries again what found no room in the workers' table.
 void path_retry(struct dataplane *dataplane);
-// Calls `each` with every next hop that routes by outside ports have.
-void path_each_adjacency(
-	struct dataplane *dataplane, void (*each)(struct dataplane *, uint32_t adjacency));
 uint32_t path_resolve(void *dataplane, const struct packet_address *destination);
 // health.c: probes, and what their outcomes mean. Control calls health_tick twice a millisecond.
 int health_start(struct dataplane *dataplane, struct dataplane_error *error);
@@ -495,6 +499,8 @@ int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct host_error *error);
 // `remove`: from the kernel too.
 void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+// The tunnel whose TUN has this index in the kernel, or NO_TUNNEL.
+uint32_t host_path_find_tun(struct dataplane *dataplane, unsigned int interface);
 // tunnels.c: tunnels that come, change and go
 int tunnels_create(struct dataplane *dataplane, struct dataplane_error *error);
 void tunnels_destroy(struct dataplane *dataplane);

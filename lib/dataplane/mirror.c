@@ -101,13 +101,9 @@ static bool find_target(
 		*target = (struct route_target){ROUTE_ADJACENCY, index};
 		return index != TUNNEL_NO_PATH;
 	}
-	for (unsigned int i = 0; i < tunnel_count(dataplane->tunnels); i++) {
-		if (dataplane->tuns[i].index == hop->interface) {
-			*target = (struct route_target){ROUTE_TUNNEL, i};
-			return true;
-		}
-	}
-	return false;
+	*target =
+		(struct route_target){ROUTE_TUNNEL, host_path_find_tun(dataplane, hop->interface)};
+	return target->index != NO_TUNNEL;
 }
 
 static bool is_local_scope(const struct packet_prefix *prefix)

@@ -74,6 +74,7 @@ static uint32_t insert(
 	if (position < 0)
 		return TUNNEL_NO_PATH;
 	struct adjacency *adjacency = &dataplane->adjacencies[position];
+	dataplane->adjacency_end = RTE_MAX(dataplane->adjacency_end, (uint32_t)position + 1);
 	adjacency->in_table = true;
 	adjacency->port = (uint8_t)port;
 	adjacency->address = *address;
@@ -159,7 +160,7 @@ static void add_host_route(struct dataplane *dataplane, uint32_t index)
 
 void neighbours_reroute(struct dataplane *dataplane, const struct packet_prefix *prefix)
 {
-	uint32_t count = (uint32_t)rte_hash_max_key_id(dataplane->adjacency_index) + 1;
+	uint32_t count = dataplane->adjacency_end;
 	for (uint32_t i = 0; i < count && prefix->length != 0; i++) {
 		struct adjacency *adjacency = &dataplane->adjacencies[i];
 		if (!adjacency->in_table || !adjacency->has_route ||
@@ -267,23 +268,13 @@ static void pin(struct dataplane *dataplane, uint32_t index)
 		dataplane->adjacencies[index].pinned = true;
 }
 
-static bool pin_target(const struct packet_prefix *prefix, const struct route_path *path, bool best,
-	void *argument)
-{
-	(void)prefix;
-	(void)best;
-	if (path->target.kind == ROUTE_ADJACENCY && path->origin != ROUTE_ORIGIN_NEIGHBOUR)
-		pin(argument, path->target.index);
-	return true;
-}
-
 // Pins what routes and tunnels lead to now, and nothing else.
 static void pin_next_hops(struct dataplane *dataplane, uint32_t count)
 {
-	for (uint32_t i = 0; i < count; i++)
-		dataplane->adjacencies[i].pinned = dataplane->adjacencies[i].is_static;
-	route_walk(dataplane->routes, pin_target, dataplane);
-	path_each_adjacency(dataplane, pin);
+	for (uint32_t i = 0; i < count; i++) {
+		struct adjacency *adjacency = &dataplane->adjacencies[i];
+		adjacency->pinned = adjacency->is_static || adjacency->route_count != 0;
+	}
 	for (unsigned int i = 0; i < tunnel_count(dataplane->tunnels); i++) {
 		const struct tunnel_egress *egress =
 			atomic_load(&tunnel_get(dataplane->tunnels, i)->egress);

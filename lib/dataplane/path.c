@@ -6,8 +6,10 @@
 // ESP must find its way to a tunnel's far end by an outside port even where a tunnel's prefix
 // covers that address (0.0.0.0/0 by a tunnel, say), so routes by outside ports are kept a second
 // time, as the underlay. And such a route within a tunnel's prefix stays out of the workers' table:
-// else the host could send cleartext for the tunnel by it. 0.0.0.0/0 and ::/0 are exempt, or a
-// tunnel that takes all traffic would hide its own endpoint from the host's IKE daemon.
+// else the host could send cleartext for the tunnel by it.
+//
+// There may be hundreds of thousands of routes into tunnels, and few by outside ports: nothing here
+// looks at all of the former.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +19,6 @@
 struct underlay_route {
 	struct packet_prefix prefix;
 	struct route_path path;
-	bool is_tunnel; // not a way, but a tunnel's prefix that hides ways
 	bool in_table;
 };
 
@@ -43,31 +44,29 @@ static bool is_hidden(const struct dataplane *dataplane, const struct underlay_r
 	// The prefix of a port itself is never hidden: its neighbours are the way to the peers.
 	if (route->path.origin == ROUTE_ORIGIN_GATEWAY)
 		return false;
-	for (unsigned int i = 0; i < dataplane->underlay_count; i++)
-		if (dataplane->underlay[i].is_tunnel &&
-			covers(&dataplane->underlay[i].prefix, &route->prefix))
-			return true;
-	return false;
+	return route_covers(dataplane->routes, &route->prefix, ROUTE_TUNNEL);
 }
 
-// Brings the workers' table in line with which ways are hidden.
-static void reconcile(struct dataplane *dataplane)
+static void reconcile_one(struct dataplane *dataplane, struct underlay_route *route)
 {
-	for (unsigned int i = 0; i < dataplane->underlay_count; i++) {
-		struct underlay_route *route = &dataplane->underlay[i];
-		if (route->is_tunnel)
-			continue;
-		bool wanted = !is_hidden(dataplane, route);
-		if (wanted && !route->in_table) {
-			route->in_table =
-				route_add(dataplane->routes, &route->prefix, &route->path) == 0;
-			dataplane->underlay_incomplete |= !route->in_table;
-		} else if (!wanted && route->in_table) {
-			route_delete(dataplane->routes, &route->prefix, &route->path.target,
-				route->path.origin);
-			route->in_table = false;
-		}
+	bool wanted = !is_hidden(dataplane, route);
+	if (wanted && !route->in_table) {
+		route->in_table = route_add(dataplane->routes, &route->prefix, &route->path) == 0;
+		dataplane->underlay_incomplete |= !route->in_table;
+	} else if (!wanted && route->in_table) {
+		route_delete(
+			dataplane->routes, &route->prefix, &route->path.target, route->path.origin);
+		route->in_table = false;
 	}
+}
+
+// Brings the workers' table in line with which ways are hidden, after a tunnel's prefix has come or
+// gone.
+static void reconcile(struct dataplane *dataplane, const struct packet_prefix *tunnels)
+{
+	for (unsigned int i = 0; i < dataplane->underlay_count; i++)
+		if (covers(tunnels, &dataplane->underlay[i].prefix))
+			reconcile_one(dataplane, &dataplane->underlay[i]);
 }
 
 static struct underlay_route *find(struct dataplane *dataplane, const struct packet_prefix *prefix,
@@ -97,12 +96,27 @@ static struct underlay_route *append(struct dataplane *dataplane)
 	return &dataplane->underlay[dataplane->underlay_count++];
 }
 
-int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
+// A next hop stays as long as routes lead to it.
+static void count_route(struct dataplane *dataplane, const struct route_target *target, int change)
+{
+	if (target->kind == ROUTE_ADJACENCY)
+		dataplane->adjacencies[target->index].route_count += (uint32_t)change;
+}
+
+static int add_tunnel(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *path)
 {
-	bool is_tunnel = path->target.kind == ROUTE_TUNNEL;
-	if (!is_tunnel && !is_outside(dataplane, &path->target))
-		return route_add(dataplane->routes, prefix, path);
+	int result = route_add(dataplane->routes, prefix, path);
+	if (result != 0)
+		return result;
+	reconcile(dataplane, prefix);
+	neighbours_reroute(dataplane, prefix);
+	return 0;
+}
+
+static int add_way(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_path *path)
+{
 	struct underlay_route *route = find(dataplane, prefix, &path->target, path->origin);
 	bool is_new = route == NULL;
 	if (is_new)
@@ -110,8 +124,8 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	if (route == NULL)
 		return -ENOMEM;
 	bool in_table = !is_new && route->in_table;
-	*route = (struct underlay_route){*prefix, *path, is_tunnel, in_table};
-	if (is_tunnel || !is_hidden(dataplane, route)) {
+	*route = (struct underlay_route){*prefix, *path, in_table};
+	if (!is_hidden(dataplane, route)) {
 		int result = route_add(dataplane->routes, prefix, path);
 		if (result != 0) {
 			if (is_new)
@@ -120,43 +134,96 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 		}
 		route->in_table = true;
 	}
-	if (is_tunnel) {
-		reconcile(dataplane);
-		neighbours_reroute(dataplane, prefix);
-	} else {
-		dataplane->underlay_changed = true;
-	}
+	if (is_new)
+		count_route(dataplane, &path->target, 1);
+	dataplane->underlay_changed = true;
 	return 0;
+}
+
+static int add_inside(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_path *path)
+{
+	uint32_t priority;
+	bool had = route_find(dataplane->routes, prefix, &path->target, path->origin, &priority);
+	int result = route_add(dataplane->routes, prefix, path);
+	if (result == 0 && !had)
+		count_route(dataplane, &path->target, 1);
+	return result;
+}
+
+int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
+	const struct route_path *path)
+{
+	if (path->target.kind == ROUTE_TUNNEL)
+		return add_tunnel(dataplane, prefix, path);
+	if (is_outside(dataplane, &path->target))
+		return add_way(dataplane, prefix, path);
+	return add_inside(dataplane, prefix, path);
 }
 
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin)
 {
+	if (target->kind == ROUTE_TUNNEL) {
+		int result = route_delete(dataplane->routes, prefix, target, origin);
+		reconcile(dataplane, prefix);
+		return result;
+	}
 	struct underlay_route *route = find(dataplane, prefix, target, origin);
-	if (route == NULL)
-		return route_delete(dataplane->routes, prefix, target, origin);
-	bool is_tunnel = route->is_tunnel;
+	if (route == NULL) {
+		int result = route_delete(dataplane->routes, prefix, target, origin);
+		if (result == 0)
+			count_route(dataplane, target, -1);
+		return result;
+	}
+	count_route(dataplane, target, -1);
 	if (route->in_table)
 		route_delete(dataplane->routes, prefix, target, origin);
 	*route = dataplane->underlay[--dataplane->underlay_count];
-	if (is_tunnel)
-		reconcile(dataplane);
-	else
-		dataplane->underlay_changed = true;
+	dataplane->underlay_changed = true;
 	return 0;
 }
 
-void path_delete_target(struct dataplane *dataplane, const struct route_target *target)
+// Paths into tunnels that go, found on a walk that must not change anything.
+struct leaving {
+	const bool *tunnels;
+	struct leaving_path {
+		struct packet_prefix prefix;
+		struct route_target target;
+		enum route_origin origin;
+	} * paths;
+	unsigned int count, room;
+};
+
+static bool note_leaving(const struct packet_prefix *prefix, const struct route_path *path,
+	bool best, void *argument)
 {
-	unsigned int kept = 0;
-	for (unsigned int i = 0; i < dataplane->underlay_count; i++) {
-		const struct route_target *other = &dataplane->underlay[i].path.target;
-		if (other->kind != target->kind || other->index != target->index)
-			dataplane->underlay[kept++] = dataplane->underlay[i];
+	struct leaving *leaving = argument;
+	const struct route_target *target = &path->target;
+	(void)best;
+	if ((target->kind != ROUTE_TUNNEL && target->kind != ROUTE_LOCAL_TUNNEL) ||
+		!leaving->tunnels[target->index])
+		return true;
+	if (leaving->count == leaving->room) {
+		unsigned int room = leaving->room != 0 ? 2 * leaving->room : 64;
+		void *grown = reallocarray(leaving->paths, room, sizeof(leaving->paths[0]));
+		if (grown == NULL)
+			return false;
+		leaving->paths = grown;
+		leaving->room = room;
 	}
-	dataplane->underlay_count = kept;
-	route_delete_target(dataplane->routes, target);
-	reconcile(dataplane);
+	leaving->paths[leaving->count++] = (struct leaving_path){*prefix, *target, path->origin};
+	return true;
+}
+
+void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels)
+{
+	struct leaving leaving = {.tunnels = tunnels};
+	route_walk(dataplane->routes, note_leaving, &leaving);
+	for (unsigned int i = 0; i < leaving.count; i++)
+		path_delete(dataplane, &leaving.paths[i].prefix, &leaving.paths[i].target,
+			leaving.paths[i].origin);
+	free(leaving.paths);
 }
 
 void path_retry(struct dataplane *dataplane)
@@ -164,53 +231,19 @@ void path_retry(struct dataplane *dataplane)
 	if (!dataplane->underlay_incomplete)
 		return;
 	dataplane->underlay_incomplete = false;
-	reconcile(dataplane);
-}
-
-struct path_search {
-	const struct packet_prefix *prefix;
-	const struct route_target *target;
-	enum route_origin origin;
-	uint32_t priority;
-	bool found;
-};
-
-static bool match_path(const struct packet_prefix *prefix, const struct route_path *path, bool best,
-	void *argument)
-{
-	struct path_search *search = argument;
-	(void)best;
-	search->found = path->origin == search->origin &&
-			path->target.kind == search->target->kind &&
-			path->target.index == search->target->index &&
-			packet_prefix_equal(prefix, search->prefix);
-	search->priority = path->priority;
-	return !search->found;
+	for (unsigned int i = 0; i < dataplane->underlay_count; i++)
+		reconcile_one(dataplane, &dataplane->underlay[i]);
 }
 
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority)
 {
-	const struct underlay_route *route = find(dataplane, prefix, target, origin);
-	if (route != NULL) {
-		*priority = route->path.priority;
-		return true;
-	}
-	if (target->kind == ROUTE_TUNNEL)
-		return false;
-	// Next hops inside are few.
-	struct path_search search = {.prefix = prefix, .target = target, .origin = origin};
-	route_walk(dataplane->routes, match_path, &search);
-	*priority = search.priority;
-	return search.found;
-}
-
-void path_each_adjacency(
-	struct dataplane *dataplane, void (*each)(struct dataplane *, uint32_t adjacency))
-{
-	for (unsigned int i = 0; i < dataplane->underlay_count; i++)
-		if (dataplane->underlay[i].path.target.kind == ROUTE_ADJACENCY)
-			each(dataplane, dataplane->underlay[i].path.target.index);
+	const struct underlay_route *route =
+		target->kind == ROUTE_TUNNEL ? NULL : find(dataplane, prefix, target, origin);
+	if (route == NULL)
+		return route_find(dataplane->routes, prefix, target, origin, priority);
+	*priority = route->path.priority;
+	return true;
 }
 
 // Longest prefix, then lowest priority.
@@ -220,7 +253,7 @@ static const struct underlay_route *best_way(
 	const struct underlay_route *best = NULL;
 	for (unsigned int i = 0; i < dataplane->underlay_count; i++) {
 		const struct underlay_route *route = &dataplane->underlay[i];
-		if (route->is_tunnel || !packet_prefix_contains(&route->prefix, destination))
+		if (!packet_prefix_contains(&route->prefix, destination))
 			continue;
 		if (best == NULL || route->prefix.length > best->prefix.length ||
 			(route->prefix.length == best->prefix.length &&

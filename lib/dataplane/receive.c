@@ -15,6 +15,7 @@ enum arrival {
 	ARRIVAL_HOST,        // the whole frame, to the kernel
 	ARRIVAL_HOST_URGENT, // as above: ARP, ND, IKE
 	ARRIVAL_FRAGMENT,    // may be of ESP
+	ARRIVAL_TOO_BIG,     // for the host: ICMP that may be about ESP that was sent
 	ARRIVAL_DROP,
 };
 
@@ -127,6 +128,8 @@ static __attribute__((noinline)) enum arrival classify_own(
 			return classify_udp_esp(ip, size, &view, frame);
 		return host(destination == PACKET_UDP_IKE);
 	}
+	if (port->is_outside && packet_is_too_big_message(ip, size, &view))
+		return ARRIVAL_TOO_BIG;
 	return host(view.protocol == IPPROTO_ICMPV6 && view.is_first &&
 		    is_icmp6_nd(ip + view.header, upper));
 }
@@ -324,6 +327,19 @@ static __attribute__((noinline)) void sort_fragment(struct worker *worker, const
 		sort_whole(worker, port, whole, sorted);
 }
 
+// Control is told, and the kernel hears of it too: it may be about a packet of its own.
+static __attribute__((noinline)) void sort_too_big(
+	struct worker *worker, const struct port *port, struct rte_mbuf *packet, uint32_t size)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
+	struct packet_too_big message;
+	struct packet_ip_view view;
+	if (packet_ip_view(ip, size, &view) && packet_too_big_parse(ip, size, &view, &message))
+		worker_event_too_big(worker, &message);
+	set_data(packet, 0, ETHERNET_SIZE + size);
+	punt_frame(worker, packet, port, false);
+}
+
 static __rte_always_inline void sort(struct worker *worker, const struct port *port,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
@@ -342,6 +358,8 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 	} else if (arrival == ARRIVAL_FRAGMENT) {
 		set_data(packet, 0, ETHERNET_SIZE + frame.size);
 		sort_fragment(worker, port, packet, sorted);
+	} else if (arrival == ARRIVAL_TOO_BIG) {
+		sort_too_big(worker, port, packet, frame.size);
 	} else {
 		set_data(packet, 0, ETHERNET_SIZE + frame.size);
 		hand_to_host(worker, packet, port, arrival, frame.size);

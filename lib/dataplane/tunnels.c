@@ -257,10 +257,8 @@ static void retire_index(struct dataplane *dataplane, unsigned int tunnel)
 
 void dataplane_tunnel_remove(struct dataplane *dataplane, unsigned int index)
 {
-	struct route_target into = {ROUTE_TUNNEL, index}, local = {ROUTE_LOCAL_TUNNEL, index};
 	health_tunnel_remove(dataplane, index);
-	path_delete_target(dataplane, &into);
-	path_delete_target(dataplane, &local);
+	delete_own_routes(dataplane, index, tunnel_get(dataplane->tunnels, index)->config, NULL);
 	host_path_close_tun(dataplane, index, true);
 	tunnel_configure(dataplane->tunnels, index, NULL);
 	retire_index(dataplane, index);

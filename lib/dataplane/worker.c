@@ -24,16 +24,23 @@ void worker_free_drops(struct worker *worker)
 	stage_resume(&worker->stages, before);
 }
 
+// At most one of a kind in an interval.
+static bool may_tell(struct worker *worker, enum worker_event_kind kind)
+{
+	uint64_t now = rte_rdtsc();
+	if (now < worker->event_next[kind])
+		return false;
+	worker->event_next[kind] = now + worker->event_interval;
+	return true;
+}
+
 void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t index,
 	const struct packet_address *address, uint16_t port)
 {
-	uint64_t now = rte_rdtsc();
 	// An adjacency is wanted once, and a move is told once a second and SA.
-	if (kind != WORKER_EVENT_WANTED && kind != WORKER_EVENT_PEER_MOVED) {
-		if (now < worker->event_next[kind])
-			return;
-		worker->event_next[kind] = now + worker->event_interval;
-	}
+	if (kind != WORKER_EVENT_WANTED && kind != WORKER_EVENT_PEER_MOVED &&
+		!may_tell(worker, kind))
+		return;
 	struct worker_event event = {.kind = kind, .index = index, .port = port};
 	if (address != NULL)
 		event.address = *address;
@@ -42,6 +49,14 @@ void worker_event(struct worker *worker, enum worker_event_kind kind, uint32_t i
 		kind == WORKER_EVENT_WANTED)
 		atomic_store_explicit(
 			&worker->dataplane->adjacencies[index].wanted, false, memory_order_relaxed);
+}
+
+// The next packet that is too large brings another one, where one is lost here.
+void worker_event_too_big(struct worker *worker, const struct packet_too_big *message)
+{
+	struct worker_event event = {.kind = WORKER_EVENT_TOO_BIG, .too_big = *message};
+	if (may_tell(worker, WORKER_EVENT_TOO_BIG))
+		rte_ring_sp_enqueue_elem(worker->events, &event, sizeof(event));
 }
 
 // Counts full bursts: when they do not end, the worker does not keep up.

@@ -240,6 +240,26 @@ static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t ou
 	return DROP_NONE;
 }
 
+// Drops the packets of [begin, end) that the SA's selectors leave out (RFC 4301 section 5.2, step
+// 4). Returns how many; takes their bytes from *bytes.
+static __attribute__((noinline)) unsigned int refuse_unselected(
+	const struct selector_set *selectors, struct rte_mbuf *const *packets, unsigned int begin,
+	unsigned int end, uint8_t *drops, uint64_t *bytes)
+{
+	unsigned int refused = 0;
+	for (unsigned int i = begin; i < end; i++) {
+		const struct rte_mbuf *packet = packets[i];
+		if (drops[i] != DROP_NONE ||
+			selectors_match(selectors, rte_pktmbuf_mtod(packet, const uint8_t *),
+				packet->pkt_len, false))
+			continue;
+		drops[i] = DROP_SELECTOR;
+		*bytes -= packet->data_len;
+		refused++;
+	}
+	return refused;
+}
+
 // Moves the window, then takes out the inner packets. Packets that were refused stand in the run
 // without effect. Returns how many are refused now.
 static inline unsigned int finish_run(struct esp_context *context, struct rte_mbuf *const *packets,
@@ -261,6 +281,8 @@ static inline unsigned int finish_run(struct esp_context *context, struct rte_mb
 		drops[i] = (uint8_t)reason;
 		refused++;
 	}
+	if (unlikely(sa->selective))
+		refused += refuse_unselected(sa->selectors, packets, begin, end, drops, &bytes);
 	if (likely(refused != end - begin)) {
 		struct esp_counters *counters = &sa->counters[context->worker];
 		counters->packets += end - begin - refused;

@@ -221,12 +221,33 @@ static __attribute__((noinline)) uint64_t cut_run(
 	return run & ~left;
 }
 
+// Drops what the SA's selectors leave out; returns the others.
+static __attribute__((noinline)) uint64_t select_packets(const struct selector_set *selectors,
+	struct rte_mbuf *const *packets, uint64_t run, uint8_t *drops)
+{
+	uint64_t selected = run;
+	for (uint64_t left = run; left != 0; left &= left - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(left);
+		const uint8_t *ip = rte_pktmbuf_mtod(packets[i], const uint8_t *);
+		if (selectors_match(selectors, ip, packets[i]->pkt_len, true))
+			continue;
+		drops[i] = DROP_SELECTOR;
+		selected &= ~(UINT64_C(1) << i);
+	}
+	return selected;
+}
+
 // The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs; adds the
 // packets that finish_udp6 is for to *udp6.
 static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *sa, uint64_t run, uint64_t now, uint8_t *drops, unsigned int jobs,
 	uint64_t *udp6)
 {
+	if (unlikely(sa->selectors != NULL)) {
+		run = select_packets(sa->selectors, packets, run, drops);
+		if (run == 0)
+			return jobs;
+	}
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	const struct esp_outer *outer = &sa->outer[index];
 	struct common common = {

@@ -44,6 +44,19 @@ enum esp_crypto { ESP_CRYPTO_AUTO, ESP_CRYPTO_IPSEC_MB, ESP_CRYPTO_BURST };
 
 enum esp_df { ESP_DF_SET, ESP_DF_CLEAR, ESP_DF_COPY }; // outer IPv4 header (RFC 4301 8.1)
 
+// Ports from `first` to `last`, host order; `last` 0 = all. For ICMP: type * 256 + code.
+struct esp_ports {
+	uint16_t first, last;
+};
+
+// A traffic selector (RFC 4301 section 4.4.1.1): both prefixes are of one family. Ports need a
+// protocol that has them: ICMP, TCP, UDP, DCCP, SCTP, UDP-Lite.
+struct esp_selector {
+	struct packet_prefix local, remote; // inner addresses; local: on this gateway's inside
+	uint8_t protocol;                   // 0 = any, and then all ports
+	struct esp_ports local_ports, remote_ports;
+};
+
 // Packets and bytes of one SA as one worker counted them; written by that worker alone.
 struct esp_counters {
 	uint64_t packets;
@@ -62,11 +75,13 @@ struct esp_sa_out_parameters {
 	struct packet_address source, destination; // outer, of one family
 	uint16_t udp_source, udp_destination;      // host order; 0 and 0 = no UDP encapsulation
 	enum esp_df df;
-	uint8_t ttl;             // of the outer header; 0 = 64
-	bool set_dscp;           // the outer header's DSCP is `dscp` (0 to 63); otherwise the
-	uint8_t dscp;            // inner packet's (RFC 2983). ECN is the inner packet's (RFC 6040).
-	uint64_t first_sequence; // 0 = 1, as it must be but in tests
-	uint64_t last_sequence;  // hard packet limit; 0 = the end of the format
+	uint8_t ttl;   // of the outer header; 0 = 64
+	bool set_dscp; // the outer header's DSCP is `dscp` (0 to 63); otherwise the
+	uint8_t dscp;  // inner packet's (RFC 2983). ECN is the inner packet's (RFC 6040).
+	const struct esp_selector *selectors; // copied
+	unsigned int selector_count;          // 0 = any packet
+	uint64_t first_sequence;              // 0 = 1, as it must be but in tests
+	uint64_t last_sequence;               // hard packet limit; 0 = the end of the format
 	unsigned int workers;
 };
 
@@ -80,8 +95,10 @@ struct esp_sa_in_parameters {
 			 // mapping that outlives the process; NULL = inside the SA. Everything
 			 // up to the value found there is taken as received. The SA does not
 			 // own it.
-	struct packet_address source; // outer, and the UDP source port in host order: where
-	uint16_t udp_source;          // packets should come from; 0 = not UDP-encapsulated
+	struct packet_address source;         // outer, and the UDP source port in host order: where
+	uint16_t udp_source;                  // packets should come from; 0 = not UDP-encapsulated
+	const struct esp_selector *selectors; // copied
+	unsigned int selector_count;          // 0 = any packet
 	unsigned int workers;
 };
 
@@ -114,6 +131,13 @@ struct esp_counters esp_sa_in_counters(const struct esp_sa_in *sa);
 // included.
 uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner);
 
+// Whether `sequence` (its low half) was used lately: it is one of the last 2^20 numbers. Any
+// thread.
+bool esp_sa_out_has_sent(const struct esp_sa_out *sa, uint32_t sequence);
+// The largest inner packet whose ESP packet has at most `outer` bytes, outer header of this family
+// (4 or 6) included. 0 when there is none.
+uint32_t esp_largest_inner(uint32_t outer, uint8_t family, bool udp);
+
 enum esp_crypto_problem {
 	ESP_CRYPTO_FINE,
 	ESP_CRYPTO_UNSUPPORTED, // this CPU can't do what was wanted
@@ -142,7 +166,8 @@ void esp_sa_in_prefetch(const struct esp_context *context, struct esp_sa_in *sa)
 // Here and in decapsulation neighbours that share an SA cost less than SAs that alternate. In: data
 // starts at a checked inner IP header and ends with the inner packet (packet_ip_check's length: no
 // link-layer padding). Out: data starts at the outer IP header. drops[i] is DROP_NONE, or why
-// packet i was refused (NOT_LINEAR, NO_HEADROOM, SEQUENCE_EXHAUSTED); it is then unchanged. All
+// packet i was refused (NOT_LINEAR, NO_HEADROOM, SELECTOR, SEQUENCE_EXHAUSTED); it is then
+// unchanged. All
 // mbufs stay the caller's. Returns how many were refused.
 unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count);
@@ -151,7 +176,8 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 // and ends with the ICV; traffic_classes[i] is that of the outer IP header (ECN, RFC 6040). Out:
 // data is exactly the inner IP packet, its header checked (packet_ip_check), padding and TFC
 // padding trimmed. drops[i] is DROP_NONE, or why packet i was refused (NOT_LINEAR, RUNT, REPLAY,
-// TOO_OLD, ICV, BAD_PADDING, BAD_NEXT_HEADER, DUMMY, BAD_INNER, ECN); its contents are then
+// TOO_OLD, ICV, BAD_PADDING, BAD_NEXT_HEADER, DUMMY, BAD_INNER, ECN, SELECTOR); its contents are
+// then
 // undefined. All mbufs stay the caller's. Returns how many were refused.
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,

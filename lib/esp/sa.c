@@ -160,6 +160,17 @@ static struct esp_outer build_outer(const struct esp_sa_out *sa,
 	return outer;
 }
 
+// False without memory. *set is NULL where nothing has to be looked at.
+static bool copy_selectors(
+	const struct esp_selector *selectors, unsigned int count, struct selector_set **set)
+{
+	*set = NULL;
+	if (selectors_allow_all(selectors, count))
+		return true;
+	*set = selectors_create(selectors, count);
+	return *set != NULL;
+}
+
 struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *parameters)
 {
 	size_t size = sizeof(struct esp_sa_out) + parameters->workers * sizeof(struct esp_counters);
@@ -181,7 +192,9 @@ struct esp_sa_out *esp_sa_out_create(const struct esp_sa_out_parameters *paramet
 		parameters->first_sequence != 0 ? parameters->first_sequence : 1);
 	sa->outer[0] = build_outer(sa, &parameters->source, &parameters->destination,
 		parameters->udp_source, parameters->udp_destination);
-	if (!expand_key(parameters->key, &sa->key)) {
+	bool complete =
+		copy_selectors(parameters->selectors, parameters->selector_count, &sa->selectors);
+	if (!complete || !expand_key(parameters->key, &sa->key)) {
 		esp_sa_out_destroy(sa);
 		return NULL;
 	}
@@ -202,11 +215,15 @@ struct esp_sa_in *esp_sa_in_create(const struct esp_sa_in_parameters *parameters
 	struct esp_sa_in *sa = rte_zmalloc("esp_sa_in", size, RTE_CACHE_LINE_SIZE);
 	if (sa == NULL)
 		return NULL;
-	sa->workers = parameters->workers;
+	sa->workers = (uint16_t)parameters->workers;
 	sa->spi_be = rte_cpu_to_be_32(parameters->spi);
 	memcpy(sa->salt, parameters->salt, ESP_SALT_SIZE);
+	bool complete =
+		copy_selectors(parameters->selectors, parameters->selector_count, &sa->selectors);
+	sa->selective = sa->selectors != NULL;
 	esp_sa_in_set_sender(sa, &parameters->source, parameters->udp_source);
-	if (!replay_create(&sa->window, parameters->window, parameters->esn, parameters->top) ||
+	if (!complete ||
+		!replay_create(&sa->window, parameters->window, parameters->esn, parameters->top) ||
 		!expand_key(parameters->key, &sa->key)) {
 		esp_sa_in_destroy(sa);
 		return NULL;
@@ -220,6 +237,7 @@ void esp_sa_out_destroy(struct esp_sa_out *sa)
 		return;
 	imb_clear_mem(&sa->key, sizeof(sa->key));
 	imb_clear_mem(sa->salt, sizeof(sa->salt));
+	selectors_free(sa->selectors);
 	rte_free(sa);
 }
 
@@ -230,6 +248,7 @@ void esp_sa_in_destroy(struct esp_sa_in *sa)
 	replay_destroy(&sa->window);
 	imb_clear_mem(&sa->key, sizeof(sa->key));
 	imb_clear_mem(sa->salt, sizeof(sa->salt));
+	selectors_free(sa->selectors);
 	rte_free(sa);
 }
 
@@ -288,6 +307,23 @@ uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner)
 	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
 	return sa->outer[index].size + ESP_HEADER_SIZE + ESP_IV_SIZE +
 	       RTE_ALIGN_CEIL(inner + 2, 4) + ESP_ICV_SIZE;
+}
+
+bool esp_sa_out_has_sent(const struct esp_sa_out *sa, uint32_t sequence)
+{
+	const uint32_t recent = 1u << 20;
+	uint64_t next = esp_sa_out_next_sequence(sa);
+	uint32_t ago = (uint32_t)next - sequence; // of the low halves
+	return ago >= 1 && ago <= recent && ago < next;
+}
+
+uint32_t esp_largest_inner(uint32_t outer, uint8_t family, bool udp)
+{
+	const uint32_t unit = 4, trailer = 2; // inner packet and trailer fill multiples of 4 bytes
+	uint32_t overhead = family == 4 ? sizeof(struct rte_ipv4_hdr) : sizeof(struct rte_ipv6_hdr);
+	overhead += ESP_HEADER_SIZE + ESP_IV_SIZE + ESP_ICV_SIZE;
+	overhead += udp ? 8 : 0;
+	return outer < overhead + unit ? 0 : RTE_ALIGN_FLOOR(outer - overhead, unit) - trailer;
 }
 
 void esp_sa_out_prefetch(const struct esp_context *context, struct esp_sa_out *sa)

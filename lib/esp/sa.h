@@ -17,6 +17,7 @@
 #include "esp/esp.h"
 #include "gcm.h"
 #include "replay.h"
+#include "selector.h"
 
 #define ESP_OUTER_SIZE 48 // IPv6 and UDP, the longest outer header
 #define ESP_IPV4_DF    RTE_BE16(RTE_IPV4_HDR_DF_FLAG)
@@ -53,6 +54,7 @@ struct esp_sa_out {
 	uint8_t class_mask, class_set; // traffic class: (inner & mask) | set
 	unsigned int workers;
 	_Atomic unsigned int outer_index; // which of `outer` is in force
+	struct selector_set *selectors;   // NULL = any packet
 	struct esp_outer outer[2];
 	struct gcm_key key __rte_cache_aligned;
 	// Changed by every burst of every worker.
@@ -63,11 +65,13 @@ struct esp_sa_out {
 struct esp_sa_in {
 	uint32_t spi_be;
 	uint8_t salt[ESP_SALT_SIZE];
-	unsigned int workers;
+	uint16_t workers;
+	bool selective;              // has `selectors`
 	struct replay_window window; // its own_top shares this line only when there is no mapping
 	_Atomic uint64_t sender;     // whom packets should come from, see esp_sender_v4
 	struct gcm_key key __rte_cache_aligned;
 	_Atomic uint64_t moved; // TSC when a move was told last; 0 = never
+	struct selector_set *selectors;
 	struct esp_counters counters[] __rte_cache_aligned; // [worker]
 };
 

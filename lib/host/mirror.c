@@ -132,8 +132,11 @@ int host_watch(struct host *host, unsigned int interface)
 	if (!watched)
 		return -ENOMEM;
 	host->watched = watched;
-	watched[host->watched_count++] = (struct host_watched){.interface = interface};
-	qsort(watched, host->watched_count, sizeof(watched[0]), host_compare_watched);
+	// New interfaces have the highest numbers, as a rule.
+	unsigned int at = host->watched_count++;
+	for (; at > 0 && watched[at - 1].interface > interface; at--)
+		watched[at] = watched[at - 1];
+	watched[at] = (struct host_watched){.interface = interface};
 	return 0;
 }
 

@@ -288,6 +288,27 @@ bool packet_fragment_view(const uint8_t *data, uint32_t length, struct packet_fr
 // with `size` bytes behind it; header and size are 65,535 bytes together at most.
 void packet_fragment_finish(uint8_t *header, const struct packet_fragment *first, uint32_t size);
 
+// What a router says of a packet of ours that was too large for its next link: ICMP "fragmentation
+// needed" (RFC 1191) or ICMPv6 "packet too big" (RFC 8201), quoting ESP. Nothing of it is
+// authenticated.
+struct packet_too_big {
+	struct packet_address sender;              // of the message
+	uint32_t mtu;                              // of the next link, as told
+	struct packet_address source, destination; // of the packet quoted
+	uint32_t size;                             // of that packet, bytes
+	uint16_t udp_source, udp_destination;      // host order; 0 and 0 = plain ESP
+	uint32_t spi, sequence;                    // host order; the sequence number's low half
+};
+
+// Whether a checked IP packet of `length` bytes is such a message, whatever it quotes. `view`: its
+// packet_ip_view.
+bool packet_is_too_big_message(
+	const uint8_t *ip, uint32_t length, const struct packet_ip_view *view);
+// Reads such a message. False when its checksum is wrong, or when it does not quote ESP up to the
+// sequence number.
+bool packet_too_big_parse(const uint8_t *ip, uint32_t length, const struct packet_ip_view *view,
+	struct packet_too_big *message);
+
 // ---- ICMP echo (echo.c) ----
 
 #define PACKET_ECHO_HEADER   8

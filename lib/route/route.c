@@ -433,3 +433,54 @@ struct route_target route_lookup(const struct route_table *table,
 	struct route_target target = lookup_any(table, address, prefix);
 	return target.kind & ROUTE_SHARED ? route_shared_first(table, target) : target;
 }
+
+bool route_find(const struct route_table *table, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin, uint32_t *priority)
+{
+	const struct route_prefix *found = find(table, prefix);
+	unsigned int at = found == NULL ? 0 : path_index(group_of(table, found), target, origin);
+	if (found == NULL || at == group_of(table, found)->count)
+		return false;
+	*priority = group_of(table, found)->paths[at].priority;
+	return true;
+}
+
+bool route_covers(
+	const struct route_table *table, const struct packet_prefix *prefix, enum route_kind kind)
+{
+	int length = prefix->length;
+	const struct route_prefix *found;
+	while ((found = find_covering(table, &prefix->address, length)) != NULL) {
+		const struct route_group *group = group_of(table, found);
+		for (unsigned int i = 0; i < group->count; i++)
+			if (group->paths[i].target.kind == kind)
+				return true;
+		length = found->prefix.length - 1;
+	}
+	return false;
+}
+
+// Control is one thread.
+static const struct route_prefix *successor;
+
+// As if the key stood just after its equal: tfind goes down to where that would be, past what follows.
+static int compare_to_follow(const void *key, const void *node)
+{
+	if (compare_prefixes(key, node) >= 0)
+		return 1;
+	successor = node;
+	return -1;
+}
+
+void route_walk_after(const struct route_table *table, const struct packet_prefix *after,
+	route_each each, void *argument)
+{
+	struct packet_prefix last = *after;
+	for (;;) {
+		successor = NULL;
+		tfind(&last, &table->prefixes, compare_to_follow);
+		if (successor == NULL || !walk_paths(table, successor, each, argument))
+			return;
+		last = successor->prefix;
+	}
+}

@@ -91,6 +91,13 @@ int route_set_penalty(
 	struct route_table *table, const struct route_target *target, uint32_t penalty);
 uint32_t route_penalty(const struct route_table *table, const struct route_target *target);
 
+// Control thread. The priority of the path that prefix, target and origin name. False: there is
+// none.
+bool route_find(const struct route_table *table, const struct packet_prefix *prefix,
+	const struct route_target *target, enum route_origin origin, uint32_t *priority);
+// Control thread. Whether this prefix, or a shorter one around it, has a path of this kind.
+bool route_covers(
+	const struct route_table *table, const struct packet_prefix *prefix, enum route_kind kind);
 // Prefixes of both families.
 unsigned int route_count(const struct route_table *table);
 // Changes whenever a lookup may give another result; control derives from it what to resolve anew.
@@ -102,6 +109,10 @@ uint64_t route_generation(const struct route_table *table);
 typedef bool (*route_each)(const struct packet_prefix *prefix, const struct route_path *path,
 	bool best, void *argument);
 void route_walk(const struct route_table *table, route_each each, void *argument);
+// The same from the first prefix after `after` on (family 0: from the first one), without looking at
+// those before it.
+void route_walk_after(const struct route_table *table, const struct packet_prefix *after,
+	route_each each, void *argument);
 
 // One lookup by address; control thread or worker. kind ROUTE_NONE when there is no route. Of paths
 // that share, the first.

@@ -168,6 +168,8 @@ static struct esp_sa_in *create_in(
 		.top = parameters->top,
 		.source = parameters->source,
 		.udp_source = parameters->udp_source,
+		.selectors = parameters->selectors,
+		.selector_count = parameters->selector_count,
 		.workers = table->config->worker_count,
 	};
 	memcpy(in.key, parameters->key, sizeof(in.key));
@@ -206,6 +208,8 @@ static struct esp_sa_out *create_out(const struct tunnel_table *table, const str
 		.ttl = (uint8_t)tunnel->config->ttl,
 		.set_dscp = tunnel->config->dscp != CONFIG_DSCP_COPY,
 		.dscp = (uint8_t)(tunnel->config->dscp & 63),
+		.selectors = parameters->selectors,
+		.selector_count = parameters->selector_count,
 		// Numbers start at 1, so the hard limit in packets is the last number.
 		.last_sequence = hard != 0 && hard < end ? hard : end,
 		.workers = table->config->worker_count,
@@ -356,6 +360,8 @@ int sa_update(struct tunnel_table *table, struct sa *sa, const struct packet_add
 		return refuse(error, EEXIST,
 			"tunnel %s has an outbound SA with SPI 0x%08x to this destination already",
 			other->tunnel->config->name, other->spi);
+	if (sa == sa->tunnel->current && !packet_address_equal(&sa->destination, &to))
+		tunnel_path_forget(table, sa->tunnel);
 	sa->source = from;
 	sa->destination = to;
 	sa->udp_source = udp_source;

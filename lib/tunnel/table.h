@@ -28,6 +28,8 @@ struct tunnel_table {
 	uint32_t bucket_mask;
 	uint32_t *reserved; // SPIs that are handed out, in no order
 	unsigned int reserved_count;
+	unsigned int paths; // tunnels whose path's MTU is known
+	uint64_t path_unknown;
 	tunnel_resolve resolve;
 	void *resolve_argument;
 };

@@ -33,11 +33,6 @@ struct sa_lifetime {
 	uint64_t seconds, bytes, packets;
 };
 
-// Inner traffic selector (RFC 4301 section 4.4.1.2).
-struct sa_selector {
-	struct packet_prefix local, remote;
-};
-
 #define SA_SELECTORS 16
 
 // As the agent gives it.
@@ -51,8 +46,8 @@ struct sa_parameters {
 	uint32_t window;                      // inbound: packets, 0 = off
 	uint16_t udp_source, udp_destination; // 0 and 0 = none
 	struct sa_lifetime soft, hard;
-	unsigned int selector_count; // 0 = any; checked per packet once selectors are enforced
-	struct sa_selector selectors[SA_SELECTORS];
+	unsigned int selector_count; // 0 = any
+	struct esp_selector selectors[SA_SELECTORS];
 	uint64_t *top; // inbound: see esp_sa_in_parameters
 };
 
@@ -75,7 +70,7 @@ struct sa {
 	uint16_t udp_source, udp_destination;
 	struct sa_lifetime soft, hard;
 	unsigned int selector_count;
-	struct sa_selector *selectors;
+	struct esp_selector *selectors;
 	enum sa_state state;
 	uint64_t added;          // CLOCK_MONOTONIC, nanoseconds
 	int64_t added_clock;     // CLOCK_REALTIME, seconds
@@ -91,6 +86,14 @@ struct sa {
 	uint64_t moved; // outbound: grace period of the last change of the outer header
 };
 
+// What routers told of the way to the far end; control's.
+struct tunnel_path {
+	uint32_t mtu;                 // outer bytes; 0 = nothing is known
+	uint64_t learnt;              // CLOCK_MONOTONIC, nanoseconds
+	struct packet_address sender; // who told
+	uint64_t believed, refused;   // messages
+};
+
 struct tunnel {
 	// Read by workers.
 	_Atomic(struct tunnel_egress *) egress; // NULL = no outbound SA
@@ -100,6 +103,7 @@ struct tunnel {
 	const struct config_tunnel *config; // NULL: there is no tunnel of this index
 	TAILQ_HEAD(sa_list, sa) sas;        // oldest first
 	struct sa *current;                 // outbound SA in use
+	struct tunnel_path path;
 } __rte_cache_aligned;
 
 struct tunnel_table;
@@ -181,3 +185,30 @@ typedef uint32_t (*tunnel_resolve)(void *argument, const struct packet_address *
 void tunnel_set_resolver(struct tunnel_table *table, tunnel_resolve resolve, void *argument);
 // Resolves every current outbound SA's destination anew and publishes what changed.
 void tunnel_resolve_all(struct tunnel_table *table);
+
+// ---- The path's MTU (RFC 4301 section 8.2), learnt from ICMP. Control; `now` as in tunnel_path.
+// ----
+
+// After so long a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 4).
+#define TUNNEL_PATH_AGE UINT64_C(600000000000) // nanoseconds
+
+enum tunnel_path_verdict {
+	TUNNEL_PATH_REFUSED,   // it can't be about a packet that a tunnel sent lately, or is not
+			       // wanted
+	TUNNEL_PATH_UNCHANGED, // as likely as not, but the tunnel's MTU is small enough
+	TUNNEL_PATH_LOWERED,   // tunnel->mtu is smaller now
+};
+
+// Nothing in an ICMP message is authenticated. It is believed when it quotes a packet that an
+// outbound SA may just have sent (outer addresses, UDP ports, SPI, a sequence number of late) that
+// was larger than the MTU it tells, and when that MTU is not under the tunnel's pmtu_floor. It can
+// only lower the MTU. *of is the tunnel whose SA is meant, or NULL.
+enum tunnel_path_verdict tunnel_path_consider(struct tunnel_table *table,
+	const struct packet_too_big *message, uint64_t now, struct tunnel **of);
+// What was learnt does not hold any more: the way is another. True when tunnel->mtu has changed.
+bool tunnel_path_forget(struct tunnel_table *table, struct tunnel *tunnel);
+// Forgets what is too old, up to the first tunnel whose MTU is larger again, which it returns;
+// NULL: there is none left.
+struct tunnel *tunnel_path_expire(struct tunnel_table *table, uint64_t now);
+// Messages that named no SA.
+uint64_t tunnel_path_unknown(const struct tunnel_table *table);

@@ -188,6 +188,11 @@ def test_help_says_which_values_and_of_what():
     ("sa add t in 0x100 --keys - --udp-encapsulation 0:1", "4500:4500"),
     ("sa add t in 0x100 --keys - --udp-encapsulation 1:65536", "4500:4500"),
     ("sa add t in 0x100 --keys - --selector 10.0.0.0/8", "two prefixes"),
+    ("sa add t in 0x100 --keys - --selector 10.0.0.0/8=::/0,tpc", "two prefixes"),
+    ("sa add t in 0x100 --keys - --selector 10.0.0.0/8=::/0,0", "two prefixes"),
+    ("sa add t in 0x100 --keys - --selector 10.0.0.0/8=::/0,tcp,443", "two prefixes"),
+    ("sa add t in 0x100 --keys - --selector 10.0.0.0/8=::/0,tcp,*=1-", "two prefixes"),
+    ("sa add t in 0x100 --keys - --selector 10.0.0.0/8=::/0,tcp,*=65536", "two prefixes"),
     ("sa add t in 0x100 --keys - --soft-seconds 1h", "a number"),
     ("sa add t in 0x100 --keys - --hard-bytes 99999999999999999999", "a number"),
     ("sa add t in 0x100 --keys - --replay-window 4294967296", "--replay-window is too large"),
@@ -288,7 +293,8 @@ def test_sa_add_sends_all_options(key_file, gateway):
         *"sa add tunnel01 in 49 --esn --replay-window 0 --source 2001:db8::1 "
         "--destination 2001:db8::2 --udp-encapsulation 4500:61000 --soft-seconds 3000 "
         "--hard-seconds 3600 --hard-packets 4000000000 --selector 0.0.0.0/0=192.168.192.0/26 "
-        "--selector ::/0=fd00::/8 --json --keys".split(), key_file, socket_path=started.path)
+        "--selector ::/0=fd00::/8,tcp,*=443 --selector ::/0=::/0,17,1024-2000=53 "
+        "--selector ::/0=::/0,50 --json --keys".split(), key_file, socket_path=started.path)
     assert result.returncode == DONE and json.loads(result.stdout) == {"id": 7, "already": True}
     assert started.params("hello")[0]["protocol"] == 1
     assert started.params("sa.add") == [{
@@ -297,7 +303,12 @@ def test_sa_add_sends_all_options(key_file, gateway):
         "udp_encapsulation": {"source_port": 4500, "destination_port": 61000},
         "lifetime": {"soft": {"seconds": 3000}, "hard": {"seconds": 3600, "packets": 4000000000}},
         "selectors": [{"local": "0.0.0.0/0", "remote": "192.168.192.0/26"},
-                      {"local": "::/0", "remote": "fd00::/8"}]}]
+                      {"local": "::/0", "remote": "fd00::/8", "protocol": 6,
+                       "remote_ports": {"first": 443, "last": 443}},
+                      {"local": "::/0", "remote": "::/0", "protocol": 17,
+                       "local_ports": {"first": 1024, "last": 2000},
+                       "remote_ports": {"first": 53, "last": 53}},
+                      {"local": "::/0", "remote": "::/0", "protocol": 50}]}]
 
 
 @pytest.mark.parametrize("line, method, params", [

@@ -3,6 +3,7 @@
 """Two tunnels to AWS-like endpoints, negotiated by strongSwan."""
 
 import itertools
+import socket
 import time
 
 import pytest
@@ -108,6 +109,26 @@ def test_without_if_id(network):
     """The tunnel whose endpoints are the SA's addresses is taken."""
     world = AwsNetwork(network, gateway_child={"if_id_in": None, "if_id_out": None}).start()
     both_tunnels_carry(world)
+
+
+def test_selectors_with_protocol_and_ports(network):
+    """What charon negotiated holds for each packet: pings, and UDP to ports 7000 to 7999."""
+    narrow = {"local_ts": "10.1.0.0/24", "remote_ts": "0.0.0.0/0[icmp], 0.0.0.0/0[udp/7000-7999]"}
+    world = AwsNetwork(network, endpoints=1, gateway_child=narrow).start()
+    echo(world.site, world.VPC, 5)
+    espgw = world.gateway.espgw
+    for direction in ("in", "out"):
+        sa, = world.gateway.sas("tunnel01", direction)
+        assert sa["selectors"] == [
+            {"local": "10.1.0.0/24", "remote": "0.0.0.0/0", "protocol": 1},
+            {"local": "10.1.0.0/24", "remote": "0.0.0.0/0", "protocol": 17,
+             "remote_ports": {"first": 7000, "last": 7999}}]
+    before = espgw.tunnel("tunnel01")["out_packets"]
+    with world.site.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        with espgw.dropping(selector=3):
+            for port in (6999, 7000, 7999, 8000, 53):
+                udp.sendto(b"selected?", (world.VPC, port))
+        assert espgw.tunnel("tunnel01")["out_packets"] - before >= 2
 
 
 def test_trap_brings_the_tunnel_up(network):

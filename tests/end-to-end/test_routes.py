@@ -259,3 +259,103 @@ def test_deleting_what_is_not_there_takes_no_room(network):
                                        "--next-hop", f"203.0.113.{100 + i}", check=False)
         assert refused.returncode == 1 and "no such route" in refused.stderr
     bench.gateway.call("route.add", prefix="10.83.0.0/16", port="wan", next_hop="203.0.113.250")
+
+
+def flows(destination, count=80, source=Bench.HOST, **header):
+    return [IP(bytes(IP(src=source, dst=destination, **header) / UDP(sport=20000 + i, dport=7000)))
+            for i in range(count)]
+
+
+def spis_of(bench, packets):
+    """By which SA each packet leaves, sent from inside."""
+    bench.outside.flush()
+    bench.send_inside(*packets)
+    outer = bench.outside.collect(esp.is_esp, 2, count=len(packets))
+    assert len(outer) == len(packets)
+    return outer
+
+
+def test_routes_of_equal_priority_share_flows_by_weight(bench):
+    """And one that goes takes no other's flows along; configured and mirrored ones alike."""
+    sas = {name: bench.sa_out(name) for name in ("tunnel01", "tunnel02", "tunnel03")}
+    gateway, prefix = bench.gateway, "10.84.0.0/16"
+
+    def ways():
+        """Flow (its port) to tunnel."""
+        found = {}
+        for packet in spis_of(bench, flows("10.84.0.1")):
+            name = next(name for name, sa in sas.items() if sa.spi == packet[ESP].spi)
+            found[sas[name].decrypt(packet)[UDP].sport] = name
+        assert len(found) == 80  # each flow once
+        return found
+
+    def counts():
+        found = list(ways().values())
+        return [found.count(name) for name in sas]
+    for name in sas:
+        gateway.call("route.add", prefix=prefix, tunnel=name)
+    three = ways()
+    assert all(count >= 12 for count in counts()) and ways() == three
+    gateway.call("route.delete", prefix=prefix, tunnel="tunnel02")
+    two = ways()
+    assert set(two.values()) == {"tunnel01", "tunnel03"}
+    assert all(two[flow] == name for flow, name in three.items() if name != "tunnel02")
+    gateway.call("route.add", prefix=prefix, tunnel="tunnel02")
+    assert ways() == three
+    # Who is shared is as good a source as any.
+    into = bench.sa_in("tunnel03")
+    sent = probe("10.84.0.1", Bench.HOST)
+    bench.send_outside(into.encrypt(sent))
+    bench.arrives_inside(sent)
+    for name in sas:
+        gateway.call("route.delete", prefix=prefix, tunnel=name)
+    # The kernel's own, with weights, and changed while packets pass.
+    namespace = gateway.namespace
+    hops = [("nexthop", "dev", name, "weight", weight) for name, weight in
+            (("tunnel01", "1"), ("tunnel02", "6"))]
+    namespace.ip("route", "add", prefix, *hops[0], *hops[1])
+    wait_until(lambda: [(route["weight"], route["best"]) for route in
+                        gateway.routes(prefix=prefix)] == [(1, True), (6, True)], "both are there")
+    found = counts()
+    assert 3 <= found[0] <= 22 and found[2] == 0, found  # 11.4 of 80 expected
+    with gateway.dropping():
+        for hop in (hops[1], hops[0]) * 3:
+            namespace.ip("route", "replace", prefix, *hop[:3])
+            spis_of(bench, flows("10.84.0.1", 10))
+        wait_until(lambda: counts() == [80, 0, 0], "the last one takes all")
+    namespace.ip("route", "delete", prefix)
+
+
+def test_next_hops_inside_share_flows_too(bench):
+    into = bench.sa_in("tunnel01")
+    namespace, macs = bench.gateway.namespace, ["02:00:00:00:00:21", "02:00:00:00:00:22"]
+    hops = []
+    for i, mac in enumerate(macs):
+        namespace.ip("neigh", "replace", f"10.1.0.{21 + i}", "lladdr", mac, "dev", "lan")
+        hops += ["nexthop", "via", f"10.1.0.{21 + i}", "dev", "lan"]
+    namespace.ip("route", "add", "10.85.0.0/16", *hops)
+    wait_until(lambda: [route["best"] for route in
+                        bench.gateway.routes(prefix="10.85.0.0/16", kind="port")] == [True, True],
+               "both next hops are mirrored")
+
+    def next_hop(frame):
+        found = esp.is_ip(frame)
+        return found and found.dst == "10.85.0.1" and ":".join(f"{byte:02x}" for byte in frame[:6])
+
+    def sent():
+        bench.inside.flush()
+        bench.send_outside(*(into.encrypt(packet) for packet in flows(
+            "10.85.0.1", source=Bench.BEHIND["tunnel01"])))
+        return bench.inside.collect(next_hop, 2, count=80)
+    # The neighbours may not have been resolved at the first packets.
+    got = wait_until(lambda: (lambda found: found if len(found) == 80 else None)(sent()),
+                     "all packets arrive")
+    assert all(got.count(mac) >= 20 for mac in macs), got
+    # From inside to inside, by the same next hops.
+    bench.inside.flush()
+    bench.send_inside(*flows("10.85.0.1"))
+    got = bench.inside.collect(next_hop, 2, count=80)
+    assert len(got) == 80 and all(got.count(mac) >= 20 for mac in macs), got
+    namespace.ip("route", "delete", "10.85.0.0/16")
+    for i in range(2):
+        namespace.ip("neigh", "delete", f"10.1.0.{21 + i}", "dev", "lan")

@@ -10,6 +10,7 @@
 
 #include "../unit/eal.h"
 #include "../unit/esp_helpers.h"
+#include "esp/selector.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -19,12 +20,15 @@ enum { SAS = 3, INPUT_MAX = 2000 };
 static struct esp_context *context;
 static struct esp_sa_in *sas[SAS];
 static struct test_cipher *ciphers[SAS];
+static struct selector_set *selectors;
 
 // The leak sanitizer doesn't look for pointers in DPDK's memory.
 static void clean_up(void)
 {
 	esp_context_destroy(context);
+	selectors_free(selectors);
 	context = NULL;
+	selectors = NULL;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -44,7 +48,31 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		if (context == NULL || sas[i] == NULL)
 			abort();
 	}
+	static const struct esp_ports some = {0x0101, 0x8080};
+	struct esp_selector given[] = {
+		{.protocol = 6, .local_ports = some}, {.protocol = 58, .remote_ports = some}};
+	given[0].local.address.family = given[0].remote.address.family = 4;
+	given[1].local.address.family = given[1].remote.address.family = 6;
+	selectors = selectors_create(given, RTE_DIM(given));
+	if (selectors == NULL)
+		abort();
 	return 0;
+}
+
+// Nothing beyond the packet is read: it has a buffer of its own.
+static void fuzz_selectors(const uint8_t *data, uint32_t size)
+{
+	uint32_t length = 0;
+	uint8_t *ip = malloc(size);
+	memcpy(ip, data, size);
+	if (packet_ip_check(ip, size, false, &length) == DROP_NONE) {
+		uint8_t *whole = malloc(length);
+		memcpy(whole, ip, length);
+		selectors_match(selectors, whole, length, true);
+		selectors_match(selectors, whole, length, false);
+		free(whole);
+	}
+	free(ip);
 }
 
 static void check_accepted(const struct rte_mbuf *packet, const struct rte_mbuf *before)
@@ -105,6 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort(); // the ICV was guessed
 		return 0;
 	}
+	fuzz_selectors(data + 1, rest);
 	uint8_t plaintext[INPUT_MAX] = {0};
 	memcpy(plaintext, data + 1, rest);
 	if ((data[0] & 0x10) != 0)

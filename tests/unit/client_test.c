@@ -502,7 +502,11 @@ static void test_events_come_between_answers(void **state)
 // ---- security associations ----
 
 static const struct espgw_selector selectors[] = {
-	{.local = "0.0.0.0/0", .remote = "192.168.192.0/26"},
+	{.local = "0.0.0.0/0",
+		.remote = "192.168.192.0/26",
+		.protocol = 6,
+		.local_ports = {0, 1023},
+		.remote_ports = {443, 443}},
 	{.local = "a\"b\\c\n\x01", .remote = "\xc3\xa9"}, // whatever the text: one sound JSON line
 };
 
@@ -544,13 +548,15 @@ static void test_sa_add_sends_everything_and_wipes_it(void **state)
 	assert_true(already);
 	json_t *request = gateway_request(&gateway, 1);
 	json_t *expected = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:{s:i, s:i},"
-				     " s:{s:{s:i}, s:{s:I}}, s:[{s:s, s:s}, {s:s, s:s}]}",
+				     " s:{s:{s:i}, s:{s:I}}, s:[{s:s, s:s, s:i, s:{s:i, s:i},"
+				     " s:{s:i, s:i}}, {s:s, s:s}]}",
 		"tunnel", "tunnel01", "direction", "in", "spi", "0x000000c1", "source",
 		"198.51.100.1", "key", key_hex, "salt", "deadbeef", "esn", 1, "replay_window", 2048,
 		"udp_encapsulation", "source_port", 4500, "destination_port", 61000, "lifetime",
 		"soft", "seconds", 3000, "hard", "packets", (json_int_t)4000000000, "selectors",
-		"local", selectors[0].local, "remote", selectors[0].remote, "local",
-		selectors[1].local, "remote", selectors[1].remote);
+		"local", selectors[0].local, "remote", selectors[0].remote, "protocol", 6,
+		"local_ports", "first", 0, "last", 1023, "remote_ports", "first", 443, "last", 443,
+		"local", selectors[1].local, "remote", selectors[1].remote);
 	assert_non_null(expected);
 	assert_true(json_equal(json_object_get(request, "params"), expected));
 	json_decref(expected);
@@ -571,7 +577,8 @@ static void test_sa_add_wipes_when_it_fails_and_when_it_grows(void **state)
 	struct espgw_sa sa = example_sa();
 	struct espgw_selector many[100];
 	for (int i = 0; i < 100; i++)
-		many[i] = selectors[0];
+		many[i] =
+			(struct espgw_selector){.local = "0.0.0.0/0", .remote = "192.168.192.0/26"};
 	sa.selectors = many;
 	sa.selector_count = 100;
 	wiped_keys = 0;

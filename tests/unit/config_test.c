@@ -162,6 +162,8 @@ static void test_defaults(void **state)
 	assert_true(tunnel->replay_protection);
 	assert_int_equal(tunnel->replay_window, 4096);
 	assert_int_equal(tunnel->packets_per_key, UINT32_MAX);
+	assert_true(tunnel->pmtu);
+	assert_int_equal(tunnel->pmtu_floor, 0);
 	assert_true(tunnel->udp_encapsulation);
 	assert_int_equal(tunnel->df, CONFIG_DF_SET);
 	assert_int_equal(tunnel->dscp, CONFIG_DSCP_COPY);

@@ -460,7 +460,9 @@ static void test_sa_add_show_list_delete(void **state)
 		"\"replay_window\":1024,\"esn\":true,"
 		"\"udp_encapsulation\":{\"source_port\":4500,\"destination_port\":4501},"
 		"\"lifetime\":{\"soft\":{\"seconds\":3000},\"hard\":{\"packets\":77}},"
-		"\"selectors\":[{\"local\":\"0.0.0.0/0\",\"remote\":\"192.168.192.0/26\"}]");
+		"\"selectors\":[{\"local\":\"0.0.0.0/0\",\"remote\":\"192.168.192.0/26\"},"
+		"{\"local\":\"::/0\",\"remote\":\"::/0\",\"protocol\":17,"
+		"\"local_ports\":{\"first\":0,\"last\":53}}]");
 	json_t *result =
 		call(gateway, fd, "sa.show", "{\"direction\":\"in\",\"spi\":\"0xC1234567\"}");
 	json_t *sa = json_object_get(result, "sa");
@@ -473,7 +475,9 @@ static void test_sa_add_show_list_delete(void **state)
 		"\"replay_window\":1024,"
 		"\"udp_encapsulation\":{\"source_port\":4500,\"destination_port\":4501},"
 		"\"lifetime\":{\"soft\":{\"seconds\":3000},\"hard\":{\"packets\":77}},"
-		"\"selectors\":[{\"local\":\"0.0.0.0/0\",\"remote\":\"192.168.192.0/26\"}],"
+		"\"selectors\":[{\"local\":\"0.0.0.0/0\",\"remote\":\"192.168.192.0/26\"},"
+		"{\"local\":\"::/0\",\"remote\":\"::/0\",\"protocol\":17,"
+		"\"local_ports\":{\"first\":0,\"last\":53}}],"
 		"\"state\":\"active\",\"current\":false,\"age_seconds\":0,\"idle_seconds\":null,"
 		"\"packets\":0,\"bytes\":0,\"sequence\":0}");
 	control_free(dumped);
@@ -540,6 +544,9 @@ static void test_pages(void **state)
 	close(fd);
 }
 
+#define SELECTOR(more) \
+	"\"selectors\":[{\"local\":\"10.0.0.0/8\",\"remote\":\"0.0.0.0/0\"," more "}]"
+
 static void test_sa_add_refuses_bad_parameters(void **state)
 {
 	static const struct {
@@ -577,6 +584,19 @@ static void test_sa_add_refuses_bad_parameters(void **state)
 			"selectors[0].local"},
 		{"in", "\"selectors\":[{\"local\":\"10.0.0.0/8\",\"remote\":\"::/0\"}]",
 			"selectors[0].remote"},
+		{"in", SELECTOR("\"protocol\":256"), "selectors[0].protocol"},
+		{"in", SELECTOR("\"ports\":1"), "selectors[0].ports"},
+		{"in", SELECTOR("\"local_ports\":[1,2]"), "selectors[0].local_ports"},
+		{"in", SELECTOR("\"local_ports\":{\"first\":1}"), "selectors[0].local_ports.last"},
+		{"in", SELECTOR("\"local_ports\":{\"first\":2,\"last\":1}"),
+			"selectors[0].local_ports.first"},
+		{"in", SELECTOR("\"local_ports\":{\"first\":2,\"last\":65536}"),
+			"selectors[0].local_ports.last"},
+		// Ports of no protocol, and of one that has none.
+		{"in", SELECTOR("\"remote_ports\":{\"first\":1,\"last\":2}"),
+			"selectors[0].remote_ports"},
+		{"in", SELECTOR("\"protocol\":50,\"local_ports\":{\"first\":1,\"last\":2}"),
+			"selectors[0].local_ports"},
 	};
 	struct gateway *gateway = *state;
 	int fd = connect_client(gateway);
@@ -1602,7 +1622,8 @@ static void test_tunnels(void **state)
 	assert_string_equal(dumped,
 		"{\"name\":\"tunnel01\",\"if_id\":101,\"gateway_endpoint\":\"203.0.113.1\","
 		"\"customer_endpoint\":\"198.51.100.1\",\"interface_address\":"
-		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"state\":\"down\","
+		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"path_mtu\":null,"
+		"\"path_mtu_believed\":0,\"path_mtu_refused\":0,\"state\":\"down\","
 		"\"sas_in\":0,\"sas_out\":0,\"in_age_seconds\":null,\"out_age_seconds\":null,"
 		"\"rekey_in_seconds\":null,\"expiry_in_seconds\":null,\"health\":null,"
 		"\"probes_sent\":5,\"echoes_answered\":6,\"out_packets\":11,\"out_"

@@ -649,6 +649,30 @@ static struct packet_prefix random_host6(void)
 	return prefix;
 }
 
+static void test_paths_are_found_and_what_covers_them(void **state)
+{
+	(void)state;
+	struct packet_prefix prefix;
+	struct route_path port = {.target = {ROUTE_CONNECTED, 1}, .priority = 7, .weight = 1};
+	struct route_target tunnel = {ROUTE_TUNNEL, 3};
+	uint32_t priority = 0;
+	packet_prefix_parse("10.1.0.0/16", &prefix);
+	assert_false(route_find(table, &prefix, &port.target, ROUTE_ORIGIN_GATEWAY, &priority));
+	assert_int_equal(route_add(table, &prefix, &port), 0);
+	assert_true(route_find(table, &prefix, &port.target, ROUTE_ORIGIN_GATEWAY, &priority));
+	assert_int_equal(priority, 7);
+	assert_false(route_find(table, &prefix, &port.target, ROUTE_ORIGIN_AGENT, &priority));
+	assert_false(route_find(table, &prefix, &tunnel, ROUTE_ORIGIN_GATEWAY, &priority));
+	// Shorter ones cover it, and itself does; longer ones and others don't.
+	assert_false(route_covers(table, &prefix, ROUTE_TUNNEL));
+	assert_true(route_covers(table, &prefix, ROUTE_CONNECTED));
+	add("10.1.2.0/24", 1);
+	add("10.2.0.0/16", 1);
+	assert_false(route_covers(table, &prefix, ROUTE_TUNNEL));
+	add("0.0.0.0/0", 1);
+	assert_true(route_covers(table, &prefix, ROUTE_TUNNEL));
+}
+
 static void test_no_more_than_max_routes(void **state)
 {
 	(void)state;
@@ -1141,6 +1165,7 @@ int main(void)
 		TEST(test_bad_paths_are_refused),
 		TEST(test_paths_go_by_origin_and_by_target),
 		TEST(test_walk_goes_in_order),
+		TEST(test_paths_are_found_and_what_covers_them),
 		TEST(test_no_more_than_max_routes),
 		TEST(test_one_prefix_has_256_paths_at_most),
 		TEST(test_a_full_trie_refuses_and_stays_whole),
