@@ -382,6 +382,7 @@ static const struct column source_columns[] = {
 	{"BYTES", "received_bytes", COLUMN_BYTES},
 	{"FORWARDED", "forwarded", COLUMN_COUNT},
 	{"TO HOST", "to_host", COLUMN_COUNT},
+	{"SPLIT", "split", COLUMN_COUNT},
 	{"JOINED", "joined", COLUMN_COUNT},
 	{"DROPPED", "dropped", COLUMN_COUNT},
 	{"HELD", "held", COLUMN_COUNT},

@@ -10,6 +10,7 @@
 #include "command.h"
 #include "keys.h"
 
+#define COUNTED_FROM  20 // entries: a longer list ends with their number
 #define SELECTORS_MAX 16 // as many as sa.add takes
 
 // ---- failures ----
@@ -55,20 +56,115 @@ enum exit_code run_connect(struct invocation *invocation)
 
 // ---- commands of one call ----
 
+// Pages until there are so many entries.
+static enum espgw_status list_some(const struct invocation *invocation, size_t limit,
+	json_t **entries, struct espgw_error *error)
+{
+	const struct command *command = invocation->command;
+	json_t *request = json_copy(invocation->parameters), *page;
+	enum espgw_status status = ESPGW_OK;
+	*entries = json_array();
+	for (bool more = true; more && json_array_size(*entries) < limit;) {
+		status = espgw_client_call(
+			invocation->client, command->method, request, &page, error);
+		if (status != ESPGW_OK)
+			break;
+		json_t *next = json_object_get(page, "next");
+		more = next != NULL && json_object_set(request, "after", next) == 0;
+		json_array_extend(*entries, json_object_get(page, command->member));
+		json_decref(page);
+	}
+	json_decref(request);
+	while (json_array_size(*entries) > limit)
+		json_array_remove(*entries, json_array_size(*entries) - 1);
+	if (status != ESPGW_OK)
+		json_decref(*entries);
+	return status;
+}
+
+static const char *sort_member; // of qsort's elements
+
+static int compare_entries(const void *a, const void *b)
+{
+	const json_t *x = json_object_get(*(json_t *const *)a, sort_member);
+	const json_t *y = json_object_get(*(json_t *const *)b, sort_member);
+	if (json_is_string(x) && json_is_string(y))
+		return strcmp(json_string_value(x), json_string_value(y));
+	json_int_t m = json_integer_value(x), n = json_integer_value(y);
+	return (m < n) - (m > n); // the most first
+}
+
+// False: without memory.
+static bool sort_entries(json_t *entries, const char *member)
+{
+	size_t count = json_array_size(entries);
+	json_t **sorted = calloc(count + 1, sizeof(sorted[0]));
+	if (sorted == NULL)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = json_incref(json_array_get(entries, i));
+	sort_member = member;
+	qsort(sorted, count, sizeof(sorted[0]), compare_entries);
+	for (size_t i = 0; i < count; i++)
+		json_array_set_new(entries, i, sorted[i]);
+	free(sorted);
+	return true;
+}
+
+// The member that --sort names; NULL: none, or *wrong.
+static const char *sort_choice(const struct invocation *invocation, bool *wrong)
+{
+	static const char *const choices[][2] = {{"drops", "drop_total"}, {"out", "out_bytes"},
+		{"in", "in_bytes"}, {"name", "name"}};
+	const char *by = json_string_value(json_object_get(invocation->own, "--sort"));
+	*wrong = false;
+	for (size_t i = 0; by != NULL && i < sizeof(choices) / sizeof(choices[0]); i++)
+		if (strcmp(by, choices[i][0]) == 0)
+			return choices[i][1];
+	*wrong = by != NULL;
+	return NULL;
+}
+
+static enum exit_code run_list(struct invocation *invocation)
+{
+	const struct command *command = invocation->command;
+	const json_t *given = json_object_get(invocation->own, "--limit");
+	size_t limit = given == NULL ? SIZE_MAX : (size_t)json_integer_value(given);
+	struct espgw_error error;
+	json_t *entries;
+	bool wrong;
+	const char *sort = sort_choice(invocation, &wrong);
+	if (wrong)
+		return usage_error(invocation, "--sort: give drops, out, in or name");
+	enum espgw_status status =
+		sort != NULL || given == NULL
+			? espgw_client_list(invocation->client, command->method,
+				  invocation->parameters, command->member, &entries, &error)
+			: list_some(invocation, limit, &entries, &error);
+	if (status != ESPGW_OK)
+		return report_failure(invocation, &error);
+	if (sort != NULL)
+		sort_entries(entries, sort);
+	while (json_array_size(entries) > limit)
+		json_array_remove(entries, json_array_size(entries) - 1);
+	json_t *result = json_pack("{s:o}", command->member, entries);
+	print_result(invocation, result);
+	if (!invocation->json && json_array_size(entries) > COUNTED_FROM)
+		printf("%zu %s\n", json_array_size(entries), command->member);
+	json_decref(result);
+	return EXIT_DONE;
+}
+
 enum exit_code run_call(struct invocation *invocation)
 {
 	const struct command *command = invocation->command;
 	struct espgw_error error;
-	json_t *result, *entries;
+	json_t *result;
 	enum espgw_status status;
-	if (command->pages) {
-		status = espgw_client_list(invocation->client, command->method,
-			invocation->parameters, command->member, &entries, &error);
-		result = status == ESPGW_OK ? json_pack("{s:o}", command->member, entries) : NULL;
-	} else {
-		status = espgw_client_call(invocation->client, command->method,
-			invocation->parameters, &result, &error);
-	}
+	if (command->pages)
+		return run_list(invocation);
+	status = espgw_client_call(
+		invocation->client, command->method, invocation->parameters, &result, &error);
 	if (status != ESPGW_OK)
 		return report_failure(invocation, &error);
 	print_result(invocation, result);

@@ -74,6 +74,7 @@ struct bench_options {
 	unsigned int workers;
 	unsigned int sas;                  // each way
 	unsigned int routes;               // to the far side
+	unsigned int shared;               // tunnels of each route
 	unsigned int paths, sizes, bursts; // bits of what to measure
 	unsigned int ciphers;              // 0 = those that the CPU can do
 	bool rte_ipsec;
@@ -108,7 +109,7 @@ struct bench_gateway {
 	struct event_base *base;
 	bool eal_started;
 	struct rte_ether_addr macs[BENCH_PORTS];
-	unsigned int tunnels, sas, routes;
+	unsigned int tunnels, sas, routes, shared;
 	uint32_t round; // counts the makings of frames
 	unsigned int worker_count;
 	struct bench_gateway_worker workers[BENCH_WORKERS_MAX];
@@ -143,6 +144,8 @@ int bench_routes_create(struct bench_gateway *gateway, struct bench_error *error
 uint32_t bench_route_address(unsigned int index, uint32_t random);
 // What identifies SA `index`: inbound is from the far side to the gateway.
 uint32_t bench_sa_spi(bool inbound, unsigned int index);
+// The index of an outbound one.
+unsigned int bench_sa_index(uint32_t spi);
 void bench_sa_key(bool inbound, unsigned int index, uint8_t key[ESP_KEY_SIZE]);
 extern const uint8_t bench_sa_salt[ESP_SALT_SIZE];
 

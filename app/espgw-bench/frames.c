@@ -165,10 +165,15 @@ static int far_decapsulate(const struct bench_gateway *gateway, const struct ben
 	unsigned int index, struct bench_error *error)
 {
 	struct rte_mbuf *packet = frames->packets[index];
-	struct esp_sa_in *sa = gateway->far_in[frames->sas[index]];
 	const uint8_t traffic_class = 0;
 	uint8_t drop = DROP_NONE;
 	rte_pktmbuf_adj(packet, sizeof(struct rte_ipv4_hdr));
+	// Where tunnels share a route, the gateway has chosen one.
+	unsigned int used =
+		bench_sa_index(rte_be_to_cpu_32(*rte_pktmbuf_mtod(packet, const rte_be32_t *)));
+	if (used >= gateway->tunnels || (gateway->shared == 1 && used != frames->sas[index]))
+		return bench_fail(error, "the ESP is of another SA than the route's");
+	struct esp_sa_in *sa = gateway->far_in[used];
 	if (esp_decapsulate(gateway->workers[frames->worker].far, &packet, &sa, &traffic_class,
 		    &drop, 1) != 0)
 		return bench_fail(

@@ -211,6 +211,7 @@ int bench_gateway_create(struct bench_gateway *gateway, const struct bench_optio
 		.sas = options->sas,
 		.tunnels = RTE_MIN(options->sas, (unsigned int)CONFIG_TUNNELS),
 		.routes = options->routes,
+		.shared = options->shared,
 		.worker_count = options->workers,
 	};
 	// The gateway makes TAPs, routes and neighbours. In a namespace of their own they disturb

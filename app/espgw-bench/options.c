@@ -9,6 +9,7 @@
 
 #include "bench.h"
 #include "config/config.h"
+#include "route/route.h"
 
 #define EXIT_USAGE     2
 #define ROUNDS_DEFAULT 1001
@@ -42,6 +43,8 @@ static const char help[] =
 	"                   over 4096 with --path decap only, as each tunnel sends by one SA\n"
 	"  --routes N       routes to the far side, 10 to 1000000 (default: 10, or as many as\n"
 	"                   SAs); packets take them at random\n"
+	"  --shared N       tunnels that share the flows of each route, 1 to 64 and no more than\n"
+	"                   SAs (default: 1)\n"
 	"  --cold           so many packets that they do not fit in the L2 cache\n"
 	"  --cores          instead: what two workers on two cores cost each other, in which\n"
 	"                   order they send packets of one SA, and one inbound SA shared by both\n"
@@ -79,6 +82,7 @@ enum {
 	OPTION_WORKERS,
 	OPTION_SAS,
 	OPTION_ROUTES,
+	OPTION_SHARED,
 	OPTION_COLD,
 	OPTION_CORES,
 	OPTION_ROUNDS,
@@ -99,6 +103,7 @@ static const struct option long_options[] = {
 	{"workers", required_argument, NULL, OPTION_WORKERS},
 	{"sas", required_argument, NULL, OPTION_SAS},
 	{"routes", required_argument, NULL, OPTION_ROUTES},
+	{"shared", required_argument, NULL, OPTION_SHARED},
 	{"cold", no_argument, NULL, OPTION_COLD},
 	{"cores", no_argument, NULL, OPTION_CORES},
 	{"rounds", required_argument, NULL, OPTION_ROUNDS},
@@ -185,6 +190,8 @@ static bool take_value(int option, struct bench_options *options)
 		return take_count("sas", 1, BENCH_SAS_MAX, &options->sas);
 	case OPTION_ROUTES:
 		return take_count("routes", BENCH_ROUTES_MIN, BENCH_ROUTES_MAX, &options->routes);
+	case OPTION_SHARED:
+		return take_count("shared", 1, ROUTE_SHARES_MAX, &options->shared);
 	case OPTION_ROUNDS:
 		return take_count("rounds", 1, ROUNDS_MAX, &options->rounds);
 	case OPTION_SECONDS:
@@ -245,6 +252,11 @@ static bool complete(struct bench_options *options)
 			options->sas);
 		return false;
 	}
+	if (options->shared > options->sas) {
+		fprintf(stderr, "espgw-bench: --shared %u: more than SAs (%u)\n", options->shared,
+			options->sas);
+		return false;
+	}
 	if (options->workers > 1)
 		options->rte_ipsec = false; // one thread at a time may use an inbound SA of its
 	if (options->cold && options->sas < options->workers && !options->two_cores) {
@@ -269,8 +281,12 @@ static struct bench_options stop_with(int status)
 
 struct bench_options bench_options_parse(int argc, char **argv)
 {
-	struct bench_options options = {
-		.core = -1, .workers = 1, .sas = 1, .rte_ipsec = true, .rounds = ROUNDS_DEFAULT};
+	struct bench_options options = {.core = -1,
+		.workers = 1,
+		.sas = 1,
+		.shared = 1,
+		.rte_ipsec = true,
+		.rounds = ROUNDS_DEFAULT};
 	bool right = true;
 	int option;
 	while (right && (option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {

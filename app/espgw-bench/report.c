@@ -70,8 +70,9 @@ static void print_head(const struct bench_result *result, const struct bench_opt
 	printf("espgw:  %s, %s, memory %s hugepages\n", ESPGW_VERSION, rte_version(),
 		options->hugepages ? "from" : "without");
 	printf("cipher: ipsec-mb %s, %s\n", imb_get_version_str(), machine.cipher);
-	printf("load:   workers: %u, SAs each way: %u, routes: %u, packets of a round: %s%u\n",
-		options->workers, options->sas, options->routes,
+	printf("load:   workers: %u, SAs each way: %u, routes: %u (tunnels each: %u), packets of a "
+	       "round: %s%u\n",
+		options->workers, options->sas, options->routes, options->shared,
 		options->cold ? "cold in L2, up to " : "", result->frames);
 	puts("\nTSC cycles per packet (both: per two packets, one each way): medians of the "
 	     "rounds,\n"
@@ -174,9 +175,9 @@ int bench_report_json(const struct bench_result *result, const struct bench_opti
 	json_t *rows = json_array();
 	for (unsigned int i = 0; i < result->count; i++)
 		json_array_append_new(rows, row_object(result, &result->rows[i], options));
-	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
+	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
 		machine_object(options), "load", "workers", (int)options->workers, "sas",
-		(int)options->sas, "routes", (int)options->routes, "cold", options->cold, "packets",
-		(int)result->frames, "rows", rows);
+		(int)options->sas, "routes", (int)options->routes, "shared", (int)options->shared,
+		"cold", options->cold, "packets", (int)result->frames, "rows", rows);
 	return bench_print_json(report);
 }

@@ -31,6 +31,11 @@ uint32_t bench_sa_spi(bool inbound, unsigned int index)
 	return (inbound ? SPI_IN : SPI_OUT) + index;
 }
 
+unsigned int bench_sa_index(uint32_t spi)
+{
+	return spi - SPI_OUT;
+}
+
 // As IKE would make them, only not random. They never leave this process.
 void bench_sa_key(bool inbound, unsigned int index, uint8_t key[ESP_KEY_SIZE])
 {
@@ -150,18 +155,19 @@ uint32_t bench_route_address(unsigned int index, uint32_t random)
 int bench_routes_create(struct bench_gateway *gateway, struct bench_error *error)
 {
 	struct route_table *table = dataplane_routes(gateway->dataplane);
-	for (unsigned int i = 0; i < gateway->routes; i++) {
+	for (unsigned int i = 0; i < gateway->routes * gateway->shared; i++) {
+		unsigned int route = i / gateway->shared;
 		struct packet_address network =
-			packet_address_v4(rte_cpu_to_be_32(route_network(i)));
-		struct packet_prefix prefix = packet_prefix_of(&network, route_length(i));
+			packet_address_v4(rte_cpu_to_be_32(route_network(route)));
+		struct packet_prefix prefix = packet_prefix_of(&network, route_length(route));
 		struct route_path path = {
-			.target = {ROUTE_TUNNEL, i % gateway->tunnels},
+			.target = {ROUTE_TUNNEL, (route + i % gateway->shared) % gateway->tunnels},
 			.origin = ROUTE_ORIGIN_AGENT,
 			.priority = 100,
 			.weight = 1,
 		};
 		if (route_add(table, &prefix, &path) != 0)
-			return bench_fail(error, "route %u finds no room", i);
+			return bench_fail(error, "route %u finds no room", route);
 	}
 	return 0;
 }

@@ -50,7 +50,8 @@ int process_raise_files(const struct config *config)
 	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
 		return 0;
 	fprintf(stderr,
-		"espgw: %lu files may have to be open, one for each tunnel that gateway.max_tunnels "
+		"espgw: %lu files may have to be open, one for each tunnel that "
+		"gateway.max_tunnels "
 		"allows among them, and the limit can't be raised: %s; set LimitNOFILE= of the "
 		"service, or ulimit -n\n",
 		wanted, strerror(errno));

@@ -22,11 +22,14 @@
 
 enum config_side { CONFIG_SIDE_INSIDE, CONFIG_SIDE_OUTSIDE };
 enum config_far_side { CONFIG_FAR_SIDE_ANY, CONFIG_FAR_SIDE_AWS, CONFIG_FAR_SIDE_CLOUDFLARE };
+// What TCP's MSS is lowered to in SYN segments that go or come by a tunnel; else it is a number.
+#define CONFIG_MSS_AUTO UINT32_MAX       // what fits the tunnel's MTU
+#define CONFIG_MSS_OFF  (UINT32_MAX - 1) // it stays as it is
 // What the outer header's DF bit becomes (RFC 4301 section 8.1).
 enum config_df { CONFIG_DF_SET, CONFIG_DF_CLEAR, CONFIG_DF_COPY };
 
 // The outer header's DSCP is the inner packet's (RFC 2983 section 3.1, RFC 4301 section 5.1.2.1).
-#define CONFIG_DSCP_COPY 64
+#define CONFIG_DSCP_COPY UINT32_MAX
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 enum config_health_type { CONFIG_HEALTH_REQUEST, CONFIG_HEALTH_REPLY };
 enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIRECTIONAL };
@@ -51,6 +54,7 @@ struct config_gateway {
 	uint32_t max_neighbours; // default 1024
 	uint32_t max_clients;    // of the control socket; default 64
 	uint32_t host_rate;      // packets a second to the host at most; default 10000
+	uint32_t icmp_rate;      // ICMP errors a second at most; default 1000
 	uint32_t buffers;        // packet buffers; 0 = computed from queues
 	uint32_t buffer_size;    // data room of one buffer in bytes; 0 = computed from the MTUs
 
@@ -122,11 +126,15 @@ struct config_tunnel {
 	bool replay_protection;
 	uint32_t replay_window;   // packets; power of two, 32 to 65536; default 4096
 	uint32_t packets_per_key; // outbound, 1024 to UINT32_MAX, which is no limit with ESN
-	uint32_t mtu; // inner IP bytes; 0 in the file or absent: computed, so never 0 here
+	uint32_t mtu;         // inner IP bytes; 0 in the file or absent: computed, so never 0 here
+	bool mtu_is_computed; // from outer_mtu
+	uint32_t outer_mtu;   // of the outside port that has the gateway's endpoint
 	bool udp_encapsulation; // reckoned with in the computed MTU (default true)
+	bool clear_df;          // too large IPv4 packets with DF are split too (default false)
+	uint32_t mss;           // bytes, CONFIG_MSS_AUTO or CONFIG_MSS_OFF
 	enum config_df df;
-	uint32_t dscp; // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
-	uint32_t ttl;  // of the outer header, hop limit over IPv6; default 64
+	uint32_t dscp;       // of the outer header, 0 to 63; or CONFIG_DSCP_COPY (default)
+	uint32_t ttl;        // of the outer header, hop limit over IPv6; default 64
 	bool pmtu;           // ICMP may lower the MTU; default true
 	uint32_t pmtu_floor; // outer bytes, which ICMP can't get it under; 0 = 576, IPv6 1280
 	struct config_health health;
@@ -169,6 +177,11 @@ struct config {
 	struct config_neighbour *neighbours;
 	unsigned int neighbour_count;
 };
+
+// The MTU that a tunnel offers by an SA with outer addresses of this family (4 or 6), with or
+// without UDP encapsulation: as configured, or the largest inner packet whose ESP packet fits the
+// outside port.
+uint32_t config_tunnel_mtu(const struct config_tunnel *tunnel, uint8_t family, bool udp);
 
 // Reads and checks the file. Every error is written to `errors` as a line of its own, by line:
 //   FILE:LINE: PATH = VALUE: what is wrong; what would be right

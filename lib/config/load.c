@@ -11,6 +11,8 @@
 // Of DPDK's headroom and the frame around the IP packet (header and CRC).
 #define BUFFER_OVERHEAD (RTE_PKTMBUF_HEADROOM + RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN)
 
+#define VLAN_TAG_SIZE 4
+
 static void limits_check(struct reader *reader)
 {
 	const struct config *config = reader->config;
@@ -28,13 +30,15 @@ static void limits_check(struct reader *reader)
 		reader_member_error(reader, gateway, "max_neighbours",
 			"the file alone has %u neighbours; write more", config->neighbour_count);
 	for (unsigned int i = 0; i < config->port_count; i++) {
-		uint32_t needed = config->ports[i].mtu + BUFFER_OVERHEAD;
+		const struct config_port *port = &config->ports[i];
+		uint32_t tags = (port->vlan != 0) + (port->service_vlan != 0);
+		uint32_t needed = port->mtu + tags * VLAN_TAG_SIZE + BUFFER_OVERHEAD;
 		if (config->gateway.buffer_size == 0 || config->gateway.buffer_size >= needed)
 			continue;
 		reader_member_error(reader, gateway, "buffer_size",
 			"does not hold a packet of port \"%s\" (MTU %u); write at least %u, or 0 "
 			"to have it computed",
-			config->ports[i].name, config->ports[i].mtu, needed);
+			port->name, port->mtu, needed);
 	}
 }
 

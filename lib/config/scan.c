@@ -12,7 +12,7 @@
 #include "config/reader.h"
 
 #define FILE_MAX    (256 << 20) // bytes of one file
-#define INCLUDE_MAX 10         // libconfig's own limit of nesting
+#define INCLUDE_MAX 10          // libconfig's own limit of nesting
 #define INCLUDE     "@include"
 
 struct scan {

@@ -6,10 +6,11 @@
 
 #include "config/settings.h"
 
-static void choices_write(FILE *stream, const char *const *choices)
+// `is_all`: nothing else comes after them.
+static void choices_write(FILE *stream, const char *const *choices, bool is_all)
 {
 	for (unsigned int i = 0; choices[i] != NULL; i++) {
-		const char *joint = i == 0 ? "" : choices[i + 1] == NULL ? " or " : ", ";
+		const char *joint = i == 0 ? "" : choices[i + 1] == NULL && is_all ? " or " : ", ";
 		fprintf(stream, "%s\"%s\"", joint, choices[i]);
 	}
 }
@@ -18,8 +19,10 @@ static void expected_write(FILE *stream, const struct setting *setting)
 {
 	switch (setting->type) {
 	case SETTING_INTEGER:
-		if (setting->word != NULL)
-			fprintf(stream, "\"%s\" or ", setting->word);
+		if (setting->choices != NULL) {
+			choices_write(stream, setting->choices, false);
+			fputs(" or ", stream);
+		}
 		fprintf(stream, "%sa %s from %lld to %lld", setting->zero ? "0 or " : "",
 			setting->power_of_two ? "power of two" : "whole number",
 			(long long)setting->minimum, (long long)setting->maximum);
@@ -30,10 +33,10 @@ static void expected_write(FILE *stream, const struct setting *setting)
 		fputs("true or false", stream);
 		break;
 	case SETTING_CHOICE:
-		choices_write(stream, setting->choices);
+		choices_write(stream, setting->choices, true);
 		break;
 	case SETTING_RATE:
-		choices_write(stream, setting->choices);
+		choices_write(stream, setting->choices, true);
 		fprintf(stream, ", or a whole number of milliseconds from %lld to %lld",
 			(long long)setting->minimum, (long long)setting->maximum);
 		break;
@@ -203,7 +206,8 @@ static void choice_set(
 {
 	for (unsigned int i = 0; setting->choices[i] != NULL; i++) {
 		if (strcmp(setting->choices[i], text) == 0) {
-			memcpy(target, &i, sizeof(i));
+			uint32_t value = setting->type == SETTING_INTEGER ? SETTING_WORD(i) : i;
+			memcpy(target, &value, sizeof(value));
 			return;
 		}
 	}
@@ -389,6 +393,7 @@ static void text_set(
 	const struct setting *setting, const char *text, void *target, struct complaint *complaint)
 {
 	switch (setting->type) {
+	case SETTING_INTEGER: // by word
 	case SETTING_CHOICE:
 		return choice_set(setting, text, target, complaint);
 	case SETTING_RATE:
@@ -436,23 +441,11 @@ static bool integer_set(struct reader *reader, const config_setting_t *value,
 	return true;
 }
 
-// Whether the text is the word that may stand in the place of the number; then that is stored.
-static bool word_set(const struct setting *setting, const char *text, void *target)
-{
-	if (setting->word == NULL || strcmp(setting->word, text) != 0)
-		return false;
-	memcpy(target, &setting->word_value, sizeof(setting->word_value));
-	return true;
-}
-
 bool settings_set(struct reader *reader, const config_setting_t *value,
 	const struct setting *setting, void *object)
 {
 	void *target = (char *)object + setting->offset;
 	int type = config_setting_type(value);
-	if (setting->type == SETTING_INTEGER && type == CONFIG_TYPE_STRING &&
-		word_set(setting, config_setting_get_string(value), target))
-		return true;
 	if ((setting->type == SETTING_INTEGER || setting->type == SETTING_RATE) &&
 		(type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return integer_set(reader, value, setting, target);
@@ -460,8 +453,8 @@ bool settings_set(struct reader *reader, const config_setting_t *value,
 		*(bool *)target = config_setting_get_bool(value);
 		return true;
 	}
-	if (setting->type == SETTING_INTEGER || setting->type == SETTING_BOOLEAN ||
-		type != CONFIG_TYPE_STRING) {
+	if ((setting->type == SETTING_INTEGER && setting->choices == NULL) ||
+		setting->type == SETTING_BOOLEAN || type != CONFIG_TYPE_STRING) {
 		wrong_type_report(reader, value, setting);
 		return false;
 	}
@@ -486,11 +479,10 @@ static void fallback_set(const struct setting *setting, void *object)
 		return;
 	if (setting->type == SETTING_BOOLEAN) {
 		*(bool *)target = strcmp(setting->fallback, "true") == 0;
-	} else if (setting->type == SETTING_INTEGER &&
-		   !word_set(setting, setting->fallback, target)) {
+	} else if (setting->type == SETTING_INTEGER && isdigit(setting->fallback[0])) {
 		uint32_t number = (uint32_t)strtoul(setting->fallback, NULL, 10);
 		memcpy(target, &number, sizeof(number));
-	} else if (setting->type != SETTING_INTEGER) {
+	} else {
 		text_set(setting, setting->fallback, target, &complaint);
 	}
 }

@@ -10,7 +10,7 @@
 
 enum setting_type {
 	// Stored at the offset:
-	SETTING_INTEGER,           // uint32_t
+	SETTING_INTEGER,           // uint32_t; with `choices` also SETTING_WORD of one of these
 	SETTING_BOOLEAN,           // bool
 	SETTING_CHOICE,            // an enum: the index into `choices`
 	SETTING_RATE,              // uint32_t: one of `choices`, by `values`, or an integer
@@ -29,6 +29,9 @@ enum setting_type {
 	SETTING_LIST,      // of groups or arrays
 };
 
+// What an integer is when it was given by word: the word's index in `choices`.
+#define SETTING_WORD(index) (UINT32_MAX - (index))
+
 struct setting_group;
 
 struct setting {
@@ -39,8 +42,6 @@ struct setting {
 	int64_t minimum, maximum; // of integers
 	bool zero;                // 0 is allowed besides
 	bool power_of_two;        // of integers
-	const char *word;         // what may stand in the place of an integer, in quotes,
-	uint32_t word_value;      // and what is stored for it
 	const char *const *choices;
 	const uint32_t *values;    // of the choices of a rate
 	const char *fallback;      // the value when the setting is absent, as text

@@ -11,6 +11,8 @@
 static const char *const log_levels[] = {"error", "warning", "info", "debug", NULL};
 static const char *const sides[] = {"inside", "outside", NULL};
 static const char *const far_sides[] = {"any", "aws", "cloudflare", NULL};
+static const char *const dscp_words[] = {"copy", NULL};       // CONFIG_DSCP_COPY
+static const char *const mss_words[] = {"auto", "off", NULL}; // CONFIG_MSS_AUTO, CONFIG_MSS_OFF
 static const char *const df_policies[] = {"set", "clear", "copy", NULL};
 static const char *const priorities[] = {"normal", "low", NULL};
 static const char *const shares[] = {"auto", "off", NULL};
@@ -122,6 +124,13 @@ static const struct setting gateway_rows[] = {
 		RANGE(10, 60000),
 		.fallback = "2000",
 		.meaning = "Milliseconds that fragments wait for the others of their packet."},
+	{.name = "icmp_rate",
+		.type = SETTING_INTEGER,
+		AT(struct config_gateway, icmp_rate),
+		RANGE(1, 10000000),
+		.fallback = "1000",
+		.meaning = "ICMP errors (too big, time exceeded, no route) that are sent a second "
+			   "at most."},
 	{.name = "buffers",
 		.type = SETTING_INTEGER,
 		AT(struct config_gateway, buffers),
@@ -476,8 +485,26 @@ static const struct setting tunnel_rows[] = {
 		.effect = CONFIG_LIVE,
 		AT(struct config_tunnel, udp_encapsulation),
 		.fallback = "true",
-		.meaning = "Whether the computed MTU leaves room for UDP encapsulation (NAT-T). "
-			   "Whether it is used is decided by each SA."},
+		.meaning = "Whether the MTU reckons with UDP encapsulation (NAT-T) where no SA "
+			   "says whether it is used: while there is none, and on the tunnel's "
+			   "interface in the kernel."},
+	{.name = "clear_df",
+		.type = SETTING_BOOLEAN,
+		.effect = CONFIG_LIVE,
+		AT(struct config_tunnel, clear_df),
+		.fallback = "false",
+		.meaning = "Whether IPv4 packets over the MTU are split before encryption even if "
+			   "they have DF. Those without DF always are."},
+	{.name = "mss",
+		.type = SETTING_INTEGER,
+		.effect = CONFIG_LIVE,
+		AT(struct config_tunnel, mss),
+		RANGE(88, 9176),
+		.choices = mss_words,
+		.fallback = "auto",
+		.meaning = "What the MSS of TCP connections through the tunnel is lowered to, both "
+			   "ways. `auto`: the MTU less 40 for IPv4, less 60 for IPv6. `off`: it "
+			   "stays."},
 	{.name = "df",
 		.type = SETTING_CHOICE,
 		.effect = CONFIG_NEXT_SA,
@@ -491,8 +518,7 @@ static const struct setting tunnel_rows[] = {
 		.effect = CONFIG_NEXT_SA,
 		AT(struct config_tunnel, dscp),
 		RANGE(0, 63),
-		.word = "copy",
-		.word_value = CONFIG_DSCP_COPY,
+		.choices = dscp_words,
 		.fallback = "copy",
 		.meaning = "The outer header's DSCP: copied from the inner packet, or always this "
 			   "number. The ECN field is copied in either case."},

@@ -274,20 +274,26 @@ static const struct config_port *endpoints_check(
 }
 
 // The largest inner packet that fits the port: inner and trailer fill multiples of 4.
-static uint32_t mtu_compute(const struct config_tunnel *tunnel, const struct config_port *port)
+static uint32_t mtu_compute(uint32_t outer_mtu, uint8_t family, bool udp)
 {
 	uint32_t overhead = ESP_OVERHEAD;
-	overhead += tunnel->gateway_endpoint.family == 4 ? IPV4_HEADER : IPV6_HEADER;
-	overhead += tunnel->udp_encapsulation ? UDP_HEADER : 0;
-	if (port->mtu < overhead + ESP_ALIGNMENT)
+	overhead += family == 4 ? IPV4_HEADER : IPV6_HEADER;
+	overhead += udp ? UDP_HEADER : 0;
+	if (outer_mtu < overhead + ESP_ALIGNMENT)
 		return 0;
-	return RTE_ALIGN_FLOOR(port->mtu - overhead, ESP_ALIGNMENT) - ESP_TRAILER;
+	return RTE_ALIGN_FLOOR(outer_mtu - overhead, ESP_ALIGNMENT) - ESP_TRAILER;
+}
+
+uint32_t config_tunnel_mtu(const struct config_tunnel *tunnel, uint8_t family, bool udp)
+{
+	return tunnel->mtu_is_computed ? mtu_compute(tunnel->outer_mtu, family, udp) : tunnel->mtu;
 }
 
 static void mtu_check(struct reader *reader, const config_setting_t *element,
 	struct config_tunnel *tunnel, const struct config_port *port)
 {
-	uint32_t largest = mtu_compute(tunnel, port);
+	uint32_t largest =
+		mtu_compute(port->mtu, tunnel->gateway_endpoint.family, tunnel->udp_encapsulation);
 	bool six = tunnel->interface_address.address.family == 6;
 	uint32_t smallest = six ? IPV6_MTU_MIN : IPV4_MTU_MIN;
 	const char *wrapping = tunnel->udp_encapsulation ? "ESP in UDP" : "ESP";
@@ -304,7 +310,9 @@ static void mtu_check(struct reader *reader, const config_setting_t *element,
 	else if (tunnel->mtu != 0 && tunnel->mtu < smallest)
 		reader_member_error(reader, element, "mtu",
 			"is too small for the IPv6 interface_address; write at least %u", smallest);
-	if (tunnel->mtu == 0)
+	tunnel->outer_mtu = port->mtu;
+	tunnel->mtu_is_computed = tunnel->mtu == 0;
+	if (tunnel->mtu_is_computed)
 		tunnel->mtu = largest;
 }
 

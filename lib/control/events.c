@@ -97,20 +97,21 @@ static void send_mtu(struct control *control, const struct tunnel *tunnel)
 {
 	const struct tunnel_path *path = &tunnel->path;
 	const char *name = tunnel->config->name;
+	uint32_t mtu = tunnel_offered_mtu(tunnel, tunnel->egress);
 	char sender[PACKET_ADDRESS_TEXT];
 	json_t *members = json_object();
 	json_put_text(members, "tunnel", name);
-	json_put_number(members, "mtu", tunnel->mtu);
+	json_put_number(members, "mtu", mtu);
 	json_put(members, "path_mtu", path->mtu == 0 ? json_null() : json_number(path->mtu));
 	if (path->mtu != 0) {
 		json_put_address(members, "sender", &path->sender);
 		control_log(control, CONFIG_LOG_INFO,
 			"tunnel %s: MTU %u: the path takes packets of %u bytes at most, says %s",
-			name, tunnel->mtu, path->mtu, packet_address_format(&path->sender, sender));
+			name, mtu, path->mtu, packet_address_format(&path->sender, sender));
 	} else {
 		control_log(control, CONFIG_LOG_INFO,
 			"tunnel %s: MTU %u: whether the path takes larger packets is tried again",
-			name, tunnel->mtu);
+			name, mtu);
 	}
 	event_send(control, EVENT_TUNNEL_MTU, members);
 }
@@ -143,7 +144,8 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 			send_health(control, event);
 		break;
 	case DATAPLANE_TUNNEL_MTU:
-		if (event->tunnel < tunnel_count(control->parts.tunnels))
+		if (event->tunnel < tunnel_count(control->parts.tunnels) &&
+			tunnel_get(control->parts.tunnels, event->tunnel)->config != NULL)
 			send_mtu(control, tunnel_get(control->parts.tunnels, event->tunnel));
 		break;
 	case DATAPLANE_PORT_STATE:

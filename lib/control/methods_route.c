@@ -107,21 +107,14 @@ static json_t *method_route_delete(struct request *request)
 struct listing {
 	const struct control *control;
 	json_t *list;
-	uint64_t limit;
-	struct packet_prefix after, last; // family 0 = none
+	uint64_t limit, left;                     // entries, and prefixes that are looked at
+	struct packet_prefix after, last, within; // family 0 = none
+	const struct tunnel *tunnel;              // NULL = any
 	bool more;
 };
 
-// As route_walk orders them: family, address, length.
-static int compare_prefixes(const struct packet_prefix *a, const struct packet_prefix *b)
-{
-	if (a->address.family != b->address.family)
-		return a->address.family < b->address.family ? -1 : 1;
-	int order = memcmp(a->address.bytes, b->address.bytes, sizeof(a->address.bytes));
-	if (order != 0)
-		return order;
-	return (int)a->length - (int)b->length;
-}
+// Prefixes that one request looks at: a filter that lets few through must not take long.
+#define LOOKED_AT_MAX 1000
 
 static void put_target(
 	const struct control *control, json_t *object, const struct route_target *target)
@@ -161,14 +154,21 @@ static bool list_one(const struct packet_prefix *prefix, const struct route_path
 		[ROUTE_ORIGIN_KERNEL] = "kernel",
 	};
 	struct listing *listing = argument;
-	if (listing->after.address.family != 0 && compare_prefixes(prefix, &listing->after) <= 0)
-		return true;
+	if (listing->within.address.family != 0 &&
+		!packet_prefix_contains(&listing->within, &prefix->address))
+		return false; // they stand together
 	// A page ends between two prefixes, never within one.
-	if (json_array_size(listing->list) >= listing->limit &&
-		!packet_prefix_equal(prefix, &listing->last)) {
-		listing->more = true;
-		return false;
+	if (!packet_prefix_equal(prefix, &listing->last)) {
+		if (json_array_size(listing->list) >= listing->limit || listing->left-- == 0) {
+			listing->more = true;
+			return false;
+		}
+		listing->last = *prefix;
 	}
+	bool is_tunnel =
+		path->target.kind == ROUTE_TUNNEL || path->target.kind == ROUTE_LOCAL_TUNNEL;
+	if (listing->tunnel != NULL && !(is_tunnel && path->target.index == listing->tunnel->index))
+		return true;
 	json_t *object = json_object();
 	json_put_prefix(object, "prefix", prefix);
 	put_target(listing->control, object, &path->target);
@@ -181,22 +181,45 @@ static bool list_one(const struct packet_prefix *prefix, const struct route_path
 	json_put_number(object, "weight", path->weight);
 	json_put(object, "best", json_boolean(best));
 	json_append(listing->list, object);
-	listing->last = *prefix;
 	return true;
+}
+
+// What stands before the first prefix within this one: the same address, shorter. Of a default
+// route it is nothing, or what IPv4 ends with.
+static struct packet_prefix before_all_within(const struct packet_prefix *within)
+{
+	struct packet_prefix before = *within;
+	if (before.length > 0)
+		before.length--;
+	else if (before.address.family == 4)
+		before = (struct packet_prefix){0};
+	else
+		before = (struct packet_prefix){.address = {.family = 4}, .length = UINT8_MAX};
+	if (within->length == 0 && within->address.family == 6)
+		memset(before.address.bytes, 0xff, sizeof(before.address.bytes));
+	return before;
 }
 
 static json_t *method_route_list(struct request *request)
 {
 	struct scope scope = {request, request->params, ""};
-	struct listing listing = {.control = request->control};
+	struct listing listing = {.control = request->control, .left = LOOKED_AT_MAX};
+	struct tunnel *tunnel = NULL;
 	bool ok;
-	if (!page_limit(request, &listing.limit))
+	if (!page_limit(request, &listing.limit) ||
+		!scope_tunnel(&scope, "tunnel", OPTIONAL, &tunnel))
 		return NULL;
+	listing.tunnel = tunnel;
+	if (scope_get(&scope, "prefix", OPTIONAL, &ok) != NULL) {
+		if (!scope_prefix(&scope, "prefix", &listing.within))
+			return NULL;
+		listing.after = before_all_within(&listing.within);
+	}
 	if (scope_get(&scope, "after", OPTIONAL, &ok) != NULL &&
 		!scope_prefix(&scope, "after", &listing.after))
 		return NULL;
 	listing.list = json_array();
-	route_walk(request->control->parts.routes, list_one, &listing);
+	route_walk_after(request->control->parts.routes, &listing.after, list_one, &listing);
 	json_t *result = json_object();
 	json_put(result, "routes", listing.list);
 	if (listing.more)
@@ -206,7 +229,7 @@ static json_t *method_route_list(struct request *request)
 
 static const char *const change_parameters[] = {
 	"prefix", "tunnel", "port", "next_hop", "priority", "weight", NULL};
-static const char *const list_parameters[] = {"limit", "after", NULL};
+static const char *const list_parameters[] = {"limit", "after", "prefix", "tunnel", NULL};
 
 const struct method methods_route[] = {
 	{"route.add", method_route_add, change_parameters},

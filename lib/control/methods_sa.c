@@ -470,8 +470,9 @@ static json_t *method_sa_list(struct request *request)
 		!scope_number(&scope, "after", OPTIONAL, 0, INT64_MAX, &after))
 		return NULL;
 	json_t *list = json_array(), *result = json_object();
-	for (struct sa *sa = sa_next(table, NULL); sa != NULL; sa = sa_next(table, sa)) {
-		if (sa->id <= after || (tunnel != NULL && sa->tunnel != tunnel))
+	struct sa *sa = tunnel != NULL ? TAILQ_FIRST(&tunnel->sas) : sa_next(table, NULL);
+	for (; sa != NULL; sa = tunnel != NULL ? TAILQ_NEXT(sa, in_tunnel) : sa_next(table, sa)) {
+		if (sa->id <= after)
 			continue;
 		if (json_array_size(list) == limit) {
 			json_put_number(result, "next", last);

@@ -115,6 +115,7 @@ static void put_source_sums(json_t *object, const struct telemetry_source *sum)
 	json_put_number(object, "received_bytes", sum->received_bytes);
 	json_put_number(object, "forwarded", sum->forwarded);
 	json_put_number(object, "to_host", sum->to_host);
+	json_put_number(object, "split", sum->split);
 	json_put_number(object, "joined", sum->joined);
 	json_put_number(object, "dropped", dropped(sum));
 	// The counters are not of one instant, so that under load it may seem negative.
@@ -128,6 +129,7 @@ static void add_to_totals(struct telemetry_source *totals, const struct telemetr
 	totals->received_bytes += sum->received_bytes;
 	totals->forwarded += sum->forwarded;
 	totals->to_host += sum->to_host;
+	totals->split += sum->split;
 	totals->joined += sum->joined;
 	for (unsigned int reason = 0; reason < DROP_COUNT; reason++)
 		totals->drops[reason] += sum->drops[reason];

@@ -3,6 +3,9 @@
 
 // tunnel.list, tunnel.show.
 
+#include <fnmatch.h>
+#include <string.h>
+
 #include "control/internal.h"
 
 struct sa_summary {
@@ -143,7 +146,7 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	json_put_address(object, "customer_endpoint", &config->customer_endpoint);
 	json_put_prefix(object, "interface_address", &interface);
 	json_put_text(object, "far_side", far_sides[config->far_side]);
-	json_put_number(object, "mtu", tunnel->mtu);
+	json_put_number(object, "mtu", tunnel_offered_mtu(tunnel, tunnel->egress));
 	put_path(object, &tunnel->path);
 	json_put_text(object, "state", state_name(&summary));
 	json_put_number(object, "sas_in", summary.in);
@@ -162,19 +165,59 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	return object;
 }
 
+// Which tunnels a list is to have.
+struct tunnel_filter {
+	const char *name, *state; // NULL = any; the name is a pattern of the shell
+};
+
+static bool parse_filter(struct request *request, struct tunnel_filter *filter)
+{
+	static const char *const states[] = {"up", "half", "down", NULL};
+	struct scope scope = {request, request->params, ""};
+	if (!scope_text(&scope, "name", OPTIONAL, &filter->name) ||
+		!scope_text(&scope, "state", OPTIONAL, &filter->state))
+		return false;
+	// Patterns can take long: names have at most 15 characters.
+	if (filter->name != NULL && strlen(filter->name) > 32)
+		return request_fail_parameter(request, "", "name", "give at most 32 characters");
+	for (unsigned int i = 0; filter->state != NULL && states[i] != NULL; i++)
+		if (strcmp(filter->state, states[i]) == 0)
+			return true;
+	return filter->state == NULL ||
+	       request_fail_parameter(request, "", "state", "give \"up\", \"half\" or \"down\"");
+}
+
+static bool passes(const struct tunnel_filter *filter, const struct tunnel *tunnel)
+{
+	if (tunnel->config == NULL ||
+		(filter->name != NULL && fnmatch(filter->name, tunnel->config->name, 0) != 0))
+		return false;
+	if (filter->state == NULL)
+		return true;
+	struct sa_summary summary = summarize(tunnel);
+	return strcmp(state_name(&summary), filter->state) == 0;
+}
+
+// Tunnels that one request looks at.
+#define LOOKED_AT_MAX 1000
+
 static json_t *method_tunnel_list(struct request *request)
 {
 	struct scope scope = {request, request->params, ""};
 	const struct tunnel_table *table = request->control->parts.tunnels;
+	struct tunnel_filter filter = {NULL, NULL};
 	uint64_t limit, after = 0; // indexes before this one were listed
 	if (!page_limit(request, &limit) ||
-		!scope_number(&scope, "after", OPTIONAL, 0, UINT32_MAX, &after))
+		!scope_number(&scope, "after", OPTIONAL, 0, UINT32_MAX, &after) ||
+		!parse_filter(request, &filter))
 		return NULL;
 	uint64_t i = after;
 	json_t *list = json_array(), *result = json_object();
-	for (; i < tunnel_count(table) && json_array_size(list) < limit; i++) {
+	for (; i < tunnel_count(table) && json_array_size(list) < limit &&
+		i - after < LOOKED_AT_MAX;
+		i++) {
 		const struct tunnel *tunnel = tunnel_get(table, (unsigned int)i);
-		if (tunnel->config != NULL)
+		if (passes(&filter, tunnel))
 			json_append(list, tunnel_json(request->control, tunnel));
 	}
 	json_put(result, "tunnels", list);
@@ -194,7 +237,7 @@ static json_t *method_tunnel_show(struct request *request)
 	return result;
 }
 
-static const char *const list_parameters[] = {"limit", "after", NULL};
+static const char *const list_parameters[] = {"limit", "after", "name", "state", NULL};
 static const char *const show_parameters[] = {"tunnel", NULL};
 
 const struct method methods_tunnel[] = {

@@ -11,10 +11,11 @@
 #include <rte_cycles.h>
 #include <rte_lcore.h>
 #include <rte_malloc.h>
+#include <rte_random.h>
 
 #include "internal.h"
 
-#define PUNT_BURST_MIN 64
+#define BUCKET_MIN 64 // packets at once
 
 static struct rte_ring *create_ring(const char *name, unsigned int worker, unsigned int size)
 {
@@ -23,14 +24,12 @@ static struct rte_ring *create_ring(const char *name, unsigned int worker, unsig
 	return rte_ring_create(text, size, (int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
 }
 
-static void set_up_punt(struct punt_bucket *bucket, const struct config *config)
+// A worker's share of `rate` packets a second, and up to a tenth of a second's at once.
+static void set_up_bucket(struct token_bucket *bucket, uint32_t rate, const struct config *config)
 {
-	uint32_t rate = config->gateway.host_rate / config->worker_count;
-	if (rate == 0)
-		rate = 1;
+	rate = RTE_MAX(rate / config->worker_count, 1u);
 	bucket->cycles_per_token = rte_get_tsc_hz() / rate;
-	bucket->size = RTE_MAX(rate / 10, (uint32_t)PUNT_BURST_MIN);
-	bucket->reserve = bucket->size / 4;
+	bucket->size = RTE_MAX(rate / 10, (uint32_t)BUCKET_MIN);
 	bucket->tokens = bucket->size;
 	bucket->refilled = rte_rdtsc();
 }
@@ -47,7 +46,10 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 	worker->stages.counters = worker->slot->stages;
 	worker->source = &worker->slot->sources[TELEMETRY_SOURCE_GATEWAY];
 	worker->event_interval = rte_get_tsc_hz() / 1000;
-	set_up_punt(&worker->punt, dataplane->config);
+	set_up_bucket(&worker->punt, dataplane->config->gateway.host_rate, dataplane->config);
+	worker->punt_reserve = worker->punt.size / 4;
+	set_up_bucket(&worker->icmp, dataplane->config->gateway.icmp_rate, dataplane->config);
+	worker->identification = (uint16_t)rte_rand();
 	for (unsigned int port = 0; port < dataplane->port_count; port++)
 		for (uint16_t queue = 0; queue < 64; queue++)
 			if (config->queues[port] >> queue & 1)
@@ -202,16 +204,28 @@ void dataplane_neighbour_remove(
 	neighbour_unset_static(dataplane, (unsigned int)neighbour->port, &neighbour->address);
 }
 
+void dataplane_progress(
+	struct dataplane *dataplane, const char *what, unsigned int done, unsigned int all)
+{
+	uint64_t now = dataplane_now();
+	if (now - dataplane->progress_reported < UINT64_C(2000000000))
+		return;
+	dataplane->progress_reported = now;
+	fprintf(stderr, "espgw: starting: %u of %u %s\n", done, all, what);
+}
+
 static int add_configured(struct dataplane *dataplane, struct dataplane_error *error)
 {
 	const struct config *config = dataplane->config;
 	for (unsigned int i = 0; i < config->neighbour_count; i++)
 		if (dataplane_neighbour_set(dataplane, &config->neighbours[i], error) != 0)
 			return -1;
-	for (unsigned int i = 0; i < config->route_count; i++)
+	for (unsigned int i = 0; i < config->route_count; i++) {
 		if (dataplane_route_add(
 			    dataplane, &config->routes[i], ROUTE_ORIGIN_CONFIG, error) != 0)
 			return -1;
+		dataplane_progress(dataplane, "routes", i + 1, config->route_count);
+	}
 	return 0;
 }
 
@@ -226,6 +240,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 	dataplane->config = config;
 	dataplane->worker_count = config->worker_count;
 	dataplane->tick_fd = -1;
+	dataplane->progress_reported = dataplane_now();
 	struct host_error cause;
 	if (create_tables(dataplane, error) != 0 || tunnels_create(dataplane, error) != 0 ||
 		ports_open(dataplane, error) != 0 || mirror_create(dataplane, error) != 0 ||
@@ -240,6 +255,7 @@ struct dataplane *dataplane_create(const struct config *config, struct dataplane
 		dataplane_destroy(dataplane);
 		return NULL;
 	}
+	host_links_settled(dataplane->host);
 	return dataplane;
 }
 
@@ -468,7 +484,8 @@ static bool install_agents(const struct packet_prefix *prefix, const struct rout
 		 !dataplane_adjacency(dataplane, path->target.index, &port, &route.next_hop))
 		return true;
 	route.port = (int)port;
-	install(dataplane, &route, &ignored);
+	if (host_link_changed(dataplane->host, kernel_interface(dataplane, &route)))
+		install(dataplane, &route, &ignored);
 	return true;
 }
 
@@ -476,8 +493,11 @@ void dataplane_install_routes(struct dataplane *dataplane)
 {
 	struct host_error ignored; // an interface may still be down: its coming up calls again
 	for (unsigned int i = 0; i < dataplane->config->route_count; i++)
-		install(dataplane, &dataplane->config->routes[i], &ignored);
+		if (host_link_changed(dataplane->host,
+			    kernel_interface(dataplane, &dataplane->config->routes[i])))
+			install(dataplane, &dataplane->config->routes[i], &ignored);
 	route_walk(dataplane->routes, install_agents, dataplane);
+	host_links_settled(dataplane->host);
 }
 
 void dataplane_set_event_handler(

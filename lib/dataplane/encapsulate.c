@@ -18,8 +18,7 @@ static struct way read_way(struct worker *worker, uint32_t index)
 	const struct tunnel *tunnel = tunnel_get(worker->dataplane->tunnels, index);
 	const struct tunnel_egress *egress =
 		atomic_load_explicit(&tunnel->egress, memory_order_acquire);
-	struct way way = {
-		.mtu = __atomic_load_n(&tunnel->mtu, __ATOMIC_RELAXED), .reason = DROP_NO_SA};
+	struct way way = {.mtu = tunnel_offered_mtu(tunnel, egress), .reason = DROP_NO_SA};
 	if (unlikely(egress == NULL)) {
 		worker_event(worker, WORKER_EVENT_NO_SA, index, NULL, 0);
 		return way;
@@ -46,6 +45,23 @@ struct leaving {
 	struct run runs[BURST_MAX];
 };
 
+// Leaves in fragments if it may, or its sender is told.
+static void refuse_too_big(
+	struct worker *worker, struct rte_mbuf *packet, uint32_t index, const struct way *way)
+{
+	const struct tunnel *tunnel = tunnel_get(worker->dataplane->tunnels, index);
+	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
+	bool may_split = packet_ipv4_may_split(ip) ||
+			 (__atomic_load_n(&tunnel->clear_df, __ATOMIC_RELAXED) && ip[0] >> 4 == 4);
+	if (!may_split)
+		icmp_refuse(worker, packet, DROP_TOO_BIG, index, PACKET_ICMP_TOO_BIG, way->mtu,
+			NO_TUNNEL);
+	else if (way->reason != DROP_NONE)
+		worker_drop_of_tunnel(worker, packet, way->reason, index);
+	else if (!later_split(worker, packet, LATER_SPLIT_TO_TUNNEL, index, way->mtu, index))
+		worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, index);
+}
+
 // Drops the packets of [begin, end) that can't go this way, and moves the others to `at`, where
 // leaving->count then ends. Bytes of those.
 static __attribute__((noinline)) uint64_t refuse_some(struct worker *worker,
@@ -57,7 +73,7 @@ static __attribute__((noinline)) uint64_t refuse_some(struct worker *worker,
 		struct rte_mbuf *packet = leaving->packets[i];
 		uint32_t tunnel = leaving->tunnels[i];
 		if (packet->pkt_len > way->mtu) {
-			worker_drop_of_tunnel(worker, packet, DROP_TOO_BIG, tunnel);
+			refuse_too_big(worker, packet, tunnel, way);
 		} else if (way->reason != DROP_NONE) {
 			worker_drop_of_tunnel(worker, packet, way->reason, tunnel);
 		} else {

@@ -34,13 +34,15 @@ static void look_up_destinations(const struct route_table *routes, struct rte_mb
 }
 
 // Where decapsulated packets come from, and where they are to go.
-static void look_up_both(const struct route_table *routes, struct rte_mbuf *const *packets,
+// Returns whether one of them may be a TCP SYN segment.
+static uint8_t look_up_both(const struct route_table *routes, struct rte_mbuf *const *packets,
 	struct route_target *sources, struct route_target *targets, unsigned int count)
 {
 	struct destinations destinations;
 	uint32_t addresses[BURST_MAX];
 	unsigned int i = 0;
 	destinations.ipv6 = 0;
+	destinations.syn = 0;
 	do { // a burst is not empty
 		const struct rte_ipv4_hdr *ip4 =
 			rte_pktmbuf_mtod(packets[i], const struct rte_ipv4_hdr *);
@@ -52,6 +54,7 @@ static void look_up_both(const struct route_table *routes, struct rte_mbuf *cons
 	if (unlikely(destinations.ipv6 != 0))
 		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr),
 			destinations.ipv6, sources);
+	return destinations.syn;
 }
 
 static struct packet_address destination_of(const struct rte_mbuf *packet)
@@ -73,13 +76,15 @@ struct gathered {
 
 struct forwarding {
 	struct gathered tunnels, ports;
+	uint8_t syn; // 0 = no packet is a TCP SYN segment
 };
 
 static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
 	uint32_t to, uint32_t arrived, bool keep_arrived)
 {
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
-		worker_drop_of_tunnel(worker, packet, DROP_TTL_EXPIRED, arrived);
+		icmp_refuse(worker, packet, DROP_TTL_EXPIRED, arrived, PACKET_ICMP_TIME_EXCEEDED, 0,
+			arrived);
 		return;
 	}
 	unsigned int i = gathered->count++;
@@ -135,6 +140,8 @@ static struct route_target target_of_flow(
 static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 {
 	struct gathered *tunnels = &forwarding->tunnels, *ports = &forwarding->ports;
+	if (unlikely(forwarding->syn != 0))
+		mss_clamp(worker, tunnels->packets, tunnels->to, tunnels->count);
 	if (tunnels->count != 0)
 		encapsulate_burst(worker, tunnels->packets, tunnels->to, tunnels->count);
 	if (ports->count != 0)
@@ -164,7 +171,8 @@ static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *wo
 		punt_frame(worker, packet, port, false);
 		break;
 	default:
-		worker_drop(worker, packet, DROP_NO_ROUTE);
+		icmp_refuse(worker, packet, DROP_NO_ROUTE, NO_TUNNEL, PACKET_ICMP_NO_ROUTE, 0,
+			NO_TUNNEL);
 	}
 }
 
@@ -174,6 +182,7 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 	struct route_target targets[BURST_MAX];
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
+	forwarding.syn = destinations->syn;
 
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
@@ -227,7 +236,8 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		if (is_link_scope(packet))
 			punt_ip(worker, packet, arrived);
 		else
-			worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
+			icmp_refuse(worker, packet, DROP_NO_ROUTE, arrived, PACKET_ICMP_NO_ROUTE, 0,
+				arrived);
 	}
 }
 
@@ -247,7 +257,9 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
-	look_up_both(worker->dataplane->routes, packets, sources, targets, count);
+	forwarding.syn = look_up_both(worker->dataplane->routes, packets, sources, targets, count);
+	if (unlikely(forwarding.syn != 0))
+		mss_clamp(worker, packets, tunnels, count);
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
@@ -261,4 +273,24 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 				worker, &forwarding, packets[i], sources[i], target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
+}
+
+void forward_own(struct worker *worker, struct rte_mbuf *packet)
+{
+	struct packet_address destination = destination_of(packet);
+	struct route_target target = route_lookup(worker->dataplane->routes, &destination, NULL);
+	const uint32_t no_tunnel = NO_TUNNEL;
+	switch (target.kind) {
+	case ROUTE_TUNNEL:
+		encapsulate_burst(worker, &packet, &target.index, 1);
+		break;
+	case ROUTE_ADJACENCY:
+		transmit_burst(worker, &packet, &target.index, &no_tunnel, 1);
+		break;
+	case ROUTE_CONNECTED:
+		refuse_unresolved(worker, packet, target.index, NO_TUNNEL);
+		break;
+	default:
+		worker_drop(worker, packet, DROP_NO_ROUTE);
+	}
 }

@@ -286,8 +286,12 @@ static int open_tun(struct dataplane *dataplane, unsigned int tunnel,
 		snprintf(error->text, sizeof(error->text), "no memory for tunnel %s", config->name);
 		return -1;
 	}
-	return host_interface_set_addresses(
+	int result = host_interface_set_addresses(
 		dataplane->host, tun, &config->interface_address, 1, error);
+	// At the start a dump follows.
+	if (result == 0 && dataplane->running)
+		host_watch_is_up(dataplane->host, tun->index);
+	return result;
 }
 
 // A hash table, twice as large as there can be TUNs, made anew when it is asked after a change.
@@ -334,6 +338,9 @@ void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool 
 	struct host_interface *tun = &dataplane->tuns[tunnel];
 	unwatch(dataplane->tun_events[tunnel]);
 	dataplane->tun_events[tunnel] = NULL;
+	struct host_error ignored;
+	if (remove)
+		host_interface_clear_addresses(dataplane->host, tun, &ignored);
 	host_unwatch(dataplane->host, tun->index);
 	if (remove)
 		host_interface_discard(tun);
@@ -363,9 +370,12 @@ int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
 	for (unsigned int i = 0; i < dataplane->port_count; i++)
 		if (open_tap(dataplane, &dataplane->ports[i], &cause) != 0)
 			return dataplane_fail(error, "%s", cause.text);
-	for (unsigned int i = 0; i < dataplane->config->tunnel_count; i++)
+	unsigned int all = dataplane->config->tunnel_count;
+	for (unsigned int i = 0; i < all; i++) {
 		if (host_path_open_tun(dataplane, i, &dataplane->config->tunnels[i], &cause) != 0)
 			return dataplane_fail(error, "%s", cause.text);
+		dataplane_progress(dataplane, "tunnels", i + 1, all);
+	}
 	if (host_route_remove_all(dataplane->host, &cause) != 0)
 		return dataplane_fail(error, "%s", cause.text);
 	return 0;

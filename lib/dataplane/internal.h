@@ -27,6 +27,7 @@
 
 #include "dataplane/dataplane.h"
 #include "host/host.h"
+#include "packet/size.h"
 #include "reassembly.h"
 #include "share.h"
 
@@ -137,6 +138,7 @@ struct outer_headers {
 struct destinations {
 	uint64_t ipv6;            // bit i: packet i is of IPv6
 	uint32_t ipv4[BURST_MAX]; // host order; of IPv6 packets, anything
+	uint8_t syn;              // 0 = no packet is a TCP SYN segment
 };
 
 // Packet `index` of the burst; data starts at its checked IP header.
@@ -145,8 +147,11 @@ static inline void destinations_add(
 {
 	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
 	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
-	if (unlikely(ip[0] >> 4 != 4))
-		destinations->ipv6 |= UINT64_C(1) << index;
+	destinations->syn |= packet_plain_guess_syn(ip);
+	if (unlikely(ip[0] != RTE_IPV4_VHL_DEF)) {
+		destinations->syn |= packet_guess_syn(ip);
+		destinations->ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << index;
+	}
 }
 
 struct worker_poll {
@@ -207,12 +212,29 @@ struct late_frame {
 	uint32_t port; // index
 };
 
-// Tokens for packets to the host, refilled by time.
-struct punt_bucket {
+// Tokens for packets, refilled by time.
+struct token_bucket {
 	uint64_t refilled; // TSC
 	uint64_t cycles_per_token;
-	uint32_t tokens, size, reserve; // the last `reserve` tokens are for ARP, ND and IKE
+	uint32_t tokens, size;
 };
+
+// What is left to be done after the burst, see later.c.
+enum later_kind {
+	LATER_MESSAGE,         // an ICMP message of the gateway's own, to be sent
+	LATER_SPLIT_TO_TUNNEL, // an IPv4 packet, to go into tunnel `index` in fragments
+	LATER_SPLIT_TO_PORT,   // the same, to adjacency `index` in clear
+};
+
+struct later {
+	struct rte_mbuf *packet; // data starts at the IP header
+	struct telemetry_source *source;
+	enum later_kind kind;
+	uint32_t index, mtu;
+	uint32_t tunnel; // that drops count for, or NO_TUNNEL
+};
+
+#define LATER_MAX (2 * BURST_MAX)
 
 struct worker {
 	unsigned int index;
@@ -229,7 +251,12 @@ struct worker {
 	struct late_frame late[LATE_MAX];
 	struct rte_ring *fragments; // that other workers received; NULL = there are none
 	struct reassembly *reassembly;
-	struct punt_bucket punt;
+	struct token_bucket punt;
+	uint32_t punt_reserve;    // the last tokens are for ARP, ND and IKE
+	struct token_bucket icmp; // errors
+	uint16_t identification;  // of the next packet of the gateway's own
+	unsigned int later_count;
+	struct later later[LATER_MAX];
 	uint64_t event_next[WORKER_EVENT_KINDS]; // TSC from when this kind may be sent again
 	uint64_t event_interval;                 // TSC
 	unsigned int poll_count;
@@ -292,6 +319,7 @@ struct dataplane {
 	struct prober *prober;
 	uint64_t *no_sa_reported; // [tunnel] when, nanoseconds
 	uint64_t unknown_spi_reported;
+	uint64_t progress_reported; // nanoseconds; at first, when the start began
 	dataplane_event_handler handler;
 	void *handler_argument;
 	bool running;
@@ -326,6 +354,22 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 	const struct destinations *destinations, unsigned int count);
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count);
+// A packet of the gateway's own, wherever its destination is.
+void forward_own(struct worker *worker, struct rte_mbuf *packet);
+// mss.c: lowers the MSS of TCP SYN segments to that of the tunnels[i] they go or came by.
+void mss_clamp(struct worker *worker, struct rte_mbuf *const *packets, const uint32_t *tunnels,
+	unsigned int count);
+// icmp.c: drops a packet, whose data starts at its checked IP header, and tells its sender why if
+// it may be told. It counts for `tunnel` too, unless that is NO_TUNNEL. `arrived` is the tunnel it
+// came by, or NO_TUNNEL: it came by the port that is the source, or by a tunnel that is not known.
+void icmp_refuse(struct worker *worker, struct rte_mbuf *packet, enum drop_reason reason,
+	uint32_t tunnel, enum packet_icmp_error error, uint32_t mtu, uint32_t arrived);
+// later.c: an IPv4 packet is to leave in fragments of at most `mtu` bytes. False, and the packet is
+// still the caller's, when there is no room.
+bool later_split(struct worker *worker, struct rte_mbuf *packet, enum later_kind kind,
+	uint32_t index, uint32_t mtu, uint32_t tunnel);
+// Once the burst is sent: does what it left, and sends that.
+void later_run(struct worker *worker);
 // encapsulate.c: data starts at the inner IP header; packet i leaves by tunnels[i]. Changes both.
 void encapsulate_burst(
 	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
@@ -340,7 +384,9 @@ void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);
-// punt.c: to the kernel by the port's TAP (data starts at the Ethernet header), or by the tunnel's
+// punt.c: a token, if there are more than `reserve` of them.
+bool token_take(struct token_bucket *bucket, uint32_t reserve);
+// To the kernel by the port's TAP (data starts at the Ethernet header), or by the tunnel's
 // TUN (data starts at the IP header). `urgent`: ARP, ND, IKE.
 void punt_frame(
 	struct worker *worker, struct rte_mbuf *packet, const struct port *port, bool urgent);
@@ -467,7 +513,8 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to these tunnels ([tunnel_room]), whoever added them. Looks at all routes.
+// All paths to these tunnels ([tunnel_room]), whoever added them, and their penalties. Looks at all
+// routes.
 void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
@@ -523,8 +570,12 @@ int dataplane_add_own(struct dataplane *dataplane, const struct packet_address *
 // Room for what encapsulation adds, before the packet.
 struct rte_mempool *host_path_pool(struct dataplane *dataplane);
 
-// Installs the routes of configuration and agents in the kernel, where they are not.
+// Installs the routes of configuration and agents in the kernel, where they may be gone with a
+// link.
 void dataplane_install_routes(struct dataplane *dataplane);
+// Start: says how far it is, every two seconds.
+void dataplane_progress(
+	struct dataplane *dataplane, const char *what, unsigned int done, unsigned int all);
 uint64_t dataplane_now(void); // CLOCK_MONOTONIC, nanoseconds
 // Writes the message; returns -1.
 int dataplane_fail(struct dataplane_error *error, const char *format, ...)

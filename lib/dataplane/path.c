@@ -224,6 +224,12 @@ void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels)
 		path_delete(dataplane, &leaving.paths[i].prefix, &leaving.paths[i].target,
 			leaving.paths[i].origin);
 	free(leaving.paths);
+	// The next tunnel of such a number is another one.
+	for (uint32_t i = 0; i < tunnel_room(dataplane->tunnels); i++) {
+		struct route_target target = {ROUTE_TUNNEL, i};
+		if (tunnels[i])
+			route_set_penalty(dataplane->routes, &target, 0);
+	}
 }
 
 void path_retry(struct dataplane *dataplane)

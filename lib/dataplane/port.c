@@ -118,6 +118,14 @@ static int create_pool(struct dataplane *dataplane, struct dataplane_error *erro
 	return 0;
 }
 
+// Bytes that a frame has beside its packet, as the device counts them.
+static uint32_t frame_overhead(const struct rte_eth_dev_info *info)
+{
+	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX &&
+		     info->max_rx_pktlen > info->max_mtu;
+	return tells ? info->max_rx_pktlen - info->max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+}
+
 static int check_limits(
 	const struct port *port, const struct rte_eth_dev_info *info, struct dataplane_error *error)
 {
@@ -139,10 +147,31 @@ static int check_limits(
 			"port \"%s\": rx_queues = %u, but qpairs=%u of the device spreads frames "
 			"over %u queues; make them equal",
 			config->name, config->rx_queues, info->max_rx_queues, info->max_rx_queues);
-	if (info->max_mtu != 0 && config->mtu > info->max_mtu)
+	uint32_t overhead = frame_overhead(info), largest = UINT16_MAX;
+	if (info->max_mtu != 0)
+		largest = info->max_mtu;
+	if (info->max_rx_pktlen > overhead)
+		largest = RTE_MIN(largest, info->max_rx_pktlen - overhead);
+	if (config->mtu > largest)
 		return dataplane_fail(error,
 			"port \"%s\": mtu = %u, but the device takes at most %u", config->name,
-			config->mtu, info->max_mtu);
+			config->mtu, largest);
+	return 0;
+}
+
+// Frames over several buffers, which no step takes, come where one does not fit its buffer. The
+// buffers are as large as the MTU wants them; a driver may want more.
+static int check_buffers(const struct port *port, struct dataplane_error *error)
+{
+	struct rte_eth_rxq_info info;
+	for (uint16_t i = 0; i < port->rx_queues; i++) {
+		if (rte_eth_rx_queue_info_get(port->id, i, &info) != 0 || !info.scattered_rx)
+			continue; // or the driver does not tell, and then does not scatter
+		return dataplane_fail(error,
+			"port \"%s\": the device spreads frames of MTU %u over several buffers; "
+			"raise gateway.buffer_size, or lower mtu",
+			port->config->name, port->config->mtu);
+	}
 	return 0;
 }
 
@@ -151,10 +180,7 @@ static int check_limits(
 static uint32_t device_mtu(const struct port *port, const struct rte_eth_dev_info *info)
 {
 	uint32_t mtu = port->config->mtu, wanted = mtu + port->tags_size;
-	bool tells = info->max_mtu != 0 && info->max_mtu != UINT16_MAX &&
-		     info->max_rx_pktlen > info->max_mtu;
-	uint32_t overhead =
-		tells ? info->max_rx_pktlen - info->max_mtu : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+	uint32_t overhead = frame_overhead(info);
 	if (overhead >= (uint32_t)RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + port->tags_size)
 		return mtu;
 	return wanted + overhead <= info->max_rx_pktlen ? wanted : mtu;
@@ -285,6 +311,8 @@ int ports_start(struct dataplane *dataplane, struct dataplane_error *error)
 		if (result != 0)
 			return dataplane_fail(error, "port \"%s\": the device does not start: %s",
 				port->config->name, rte_strerror(-result));
+		if (check_buffers(port, error) != 0)
+			return -1;
 		// Groups (ND, OSPF) are the host's to choose from; not every driver can filter.
 		rte_eth_allmulticast_enable(port->id);
 		atomic_store(&port->usable, true);

@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-static bool take_token(struct punt_bucket *bucket, bool urgent)
+bool token_take(struct token_bucket *bucket, uint32_t reserve)
 {
 	uint64_t now = rte_rdtsc();
 	uint64_t tokens = (now - bucket->refilled) / bucket->cycles_per_token;
@@ -16,7 +16,7 @@ static bool take_token(struct punt_bucket *bucket, bool urgent)
 		tokens += bucket->tokens;
 		bucket->tokens = tokens < bucket->size ? (uint32_t)tokens : bucket->size;
 	}
-	if (bucket->tokens <= (urgent ? 0 : bucket->reserve))
+	if (bucket->tokens <= reserve)
 		return false;
 	bucket->tokens--;
 	return true;
@@ -28,7 +28,7 @@ static void punt(struct worker *worker, struct rte_mbuf *packet, uint32_t destin
 	enum stage before = stage_enter(&worker->stages, STAGE_HOST, 1);
 	packet->port = (uint16_t)(worker->source - worker->slot->sources);
 	packet->hash.usr = destination;
-	if (unlikely(!take_token(&worker->punt, urgent)))
+	if (unlikely(!token_take(&worker->punt, urgent ? 0 : worker->punt_reserve)))
 		worker_drop_of_tunnel(worker, packet, DROP_HOST_RATE, tunnel);
 	else if (unlikely(rte_ring_sp_enqueue(worker->to_host, packet) != 0))
 		worker_drop_of_tunnel(worker, packet, DROP_HOST_RING_FULL, tunnel);

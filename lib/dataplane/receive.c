@@ -376,6 +376,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	sorted.forward_count = sorted.esp_count = 0;
 	sorted.outer.any_sender = 0;
 	sorted.destinations.ipv6 = 0;
+	sorted.destinations.syn = 0;
 	worker->source = &worker->slot->sources[port->index];
 	// The headers and what follows: short packets are in the next line, or two where they are
 	// ESP. They come from the NIC, so that each line not fetched here is waited for later.

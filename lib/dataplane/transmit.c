@@ -93,6 +93,25 @@ static enum drop_reason why_not(const struct next_hop *hop, const struct rte_mbu
 	return packet->pkt_len > hop->size_limit ? DROP_TOO_BIG : DROP_NO_HEADROOM;
 }
 
+// What is too big for its next hop leaves in fragments or is told of; only cleartext, since an ESP
+// packet's sender is the gateway itself.
+static __attribute__((noinline)) void refuse(struct worker *worker, struct rte_mbuf *packet,
+	const struct next_hop *hop, uint32_t adjacency, uint32_t tunnel,
+	enum transmit_content content)
+{
+	enum drop_reason reason = why_not(hop, packet);
+	if (reason != DROP_TOO_BIG || content != TRANSMIT_CLEARTEXT) {
+		worker_drop_of_tunnel(worker, packet, reason, tunnel);
+		return;
+	}
+	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
+	if (packet_ipv4_may_split(ip) && later_split(worker, packet, LATER_SPLIT_TO_PORT, adjacency,
+						 hop->size_limit, tunnel))
+		return;
+	icmp_refuse(
+		worker, packet, DROP_TOO_BIG, tunnel, PACKET_ICMP_TOO_BIG, hop->size_limit, tunnel);
+}
+
 // Two overlapping words make the 14 bytes. The versions 4 and 6 differ in one bit.
 static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop *hop)
 {
@@ -114,8 +133,7 @@ void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **p
 	uint32_t *of = output->tunnels + output->count;
 	for (unsigned int i = 0; i < count; i++) {
 		if (unlikely(hop.refusal != DROP_NONE || !fits(&hop, packets[i]))) {
-			worker_drop_of_tunnel(
-				worker, packets[i], why_not(&hop, packets[i]), tunnels[i]);
+			refuse(worker, packets[i], &hop, adjacency, tunnels[i], content);
 			continue;
 		}
 		write_ethernet(packets[i], &hop);

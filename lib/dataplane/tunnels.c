@@ -260,6 +260,7 @@ void dataplane_tunnel_remove(struct dataplane *dataplane, unsigned int index)
 	health_tunnel_remove(dataplane, index);
 	delete_own_routes(dataplane, index, tunnel_get(dataplane->tunnels, index)->config, NULL);
 	host_path_close_tun(dataplane, index, true);
+	route_set_penalty(dataplane->routes, &(struct route_target){ROUTE_TUNNEL, index}, 0);
 	tunnel_configure(dataplane->tunnels, index, NULL);
 	retire_index(dataplane, index);
 }

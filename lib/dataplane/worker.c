@@ -88,6 +88,8 @@ static unsigned int poll_queue(struct worker *worker, struct worker_poll *poll)
 	receive_burst(worker, port, packets, count);
 	transmit_flush(worker);
 	worker_free_drops(worker);
+	if (unlikely(worker->later_count != 0))
+		later_run(worker);
 	queue->rx_packets += count;
 	queue->rx_bytes += source->received_bytes - bytes;
 	if (worker->share != NULL)
@@ -146,6 +148,8 @@ unsigned int worker_loop(struct worker *worker)
 	count += poll_fragments(worker);
 	if (worker->share != NULL)
 		count += share_step(worker, count);
+	if (unlikely(worker->later_count != 0)) // what else than a poll has left
+		later_run(worker);
 	return count;
 }
 
@@ -155,6 +159,7 @@ void worker_drain(struct worker *worker)
 		share_drain(worker);
 	while (inject_burst(worker) != 0)
 		;
+	later_run(worker);
 	probe_drain(worker);
 }
 

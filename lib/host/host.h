@@ -98,6 +98,13 @@ void host_receive(struct host *host);
 // Reports this interface's neighbours and routes from now on (after the next host_dump). Watching
 // it again does nothing. 0, -EINVAL or -ENOMEM.
 int host_watch(struct host *host, unsigned int interface);
+// An interface that was made and brought up while the mirror runs, and watched since: that it came
+// up is no news. 0 or -errno.
+int host_watch_is_up(struct host *host, unsigned int interface);
+// Whether its link may have gone down since host_links_settled: then the kernel has dropped its
+// routes, and a dump has been reported since.
+bool host_link_changed(const struct host *host, unsigned int interface);
+void host_links_settled(struct host *host);
 // Reports nothing of it any more. Its routes that were reported are not taken back.
 void host_unwatch(struct host *host, unsigned int interface);
 // Dumps links, neighbours and routes anew and reports them before it returns, between dump_began
@@ -116,6 +123,10 @@ int host_interface_set_mtu(struct host *host, const struct host_interface *inter
 int host_interface_set_addresses(struct host *host, const struct host_interface *interface,
 	const struct packet_interface_address *addresses, unsigned int count,
 	struct host_error *error);
+// Removes them all, which the kernel announces, with the routes that go by it. It does not when an
+// interface goes.
+int host_interface_clear_addresses(
+	struct host *host, const struct host_interface *interface, struct host_error *error);
 // Installs or removes a route on the interface under HOST_ROUTE_PROTOCOL with this metric.
 // `gateway`: next hop on that interface, taken as on the link whatever its prefix; NULL or family 0
 // for none. To install one that is there, or remove one that is not, is no error. A foreign route

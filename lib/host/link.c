@@ -311,6 +311,13 @@ static int address_add(struct host *host, const struct host_interface *interface
 		packet_address_format(&wanted->address, text), wanted->length);
 }
 
+int host_interface_clear_addresses(
+	struct host *host, const struct host_interface *interface, struct host_error *error)
+{
+	struct address_list list = {.interface = interface->index};
+	return address_remove_unwanted(host, interface, &list, error);
+}
+
 int host_interface_set_addresses(struct host *host, const struct host_interface *interface,
 	const struct packet_interface_address *addresses, unsigned int count,
 	struct host_error *error)

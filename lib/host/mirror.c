@@ -140,6 +140,51 @@ int host_watch(struct host *host, unsigned int interface)
 	return 0;
 }
 
+int host_watch_is_up(struct host *host, unsigned int interface)
+{
+	struct host_watched *watched = host_find_watched(host, interface);
+	struct link_state state;
+	if (watched == NULL)
+		return -EINVAL;
+	int result = link_get(&host->requests, interface, NULL, &state);
+	watched->flags = result ? 0 : state.flags & LINK_FLAGS;
+	watched->fresh = result == 0;
+	return result;
+}
+
+bool host_link_changed(const struct host *host, unsigned int interface)
+{
+	const struct host_watched *watched = host_find_watched(host, interface);
+	return watched != NULL && watched->changed;
+}
+
+void host_links_settled(struct host *host)
+{
+	for (unsigned int i = 0; i < host->watched_count; i++)
+		host->watched[i].changed = false;
+}
+
+// Announcements were lost.
+static void host_doubt_links(struct host *host)
+{
+	for (unsigned int i = 0; i < host->watched_count; i++)
+		host->watched[i].changed = true;
+}
+
+// Whether the message tells of another state of a watched interface's link.
+static bool host_note_link(struct host_watched *watched, bool gone, unsigned int flags)
+{
+	if (watched->fresh && !gone) {
+		watched->fresh = watched->flags != flags;
+		return false;
+	}
+	if (!gone && watched->flags == flags)
+		return false;
+	watched->flags = flags;
+	watched->changed = true;
+	return true;
+}
+
 void host_unwatch(struct host *host, unsigned int interface)
 {
 	struct host_watched *found = host_find_watched(host, interface);
@@ -265,9 +310,7 @@ static void host_receive_link(struct host *host, const struct nlmsghdr *message)
 	unsigned int flags = gone ? 0 : header->ifi_flags & LINK_FLAGS;
 	struct host_watched *watched = host_find_watched(host, (unsigned int)header->ifi_index);
 	if (watched) {
-		if (gone || watched->flags != flags)
-			host->stale = true;
-		watched->flags = flags;
+		host->stale |= host_note_link(watched, gone, flags);
 		return;
 	}
 	if (!gone && !(header->ifi_change & IFF_UP))
@@ -330,8 +373,10 @@ void host_receive(struct host *host)
 	int result = 0;
 	for (unsigned int i = 0; i < RECEIVE_MESSAGES && result == 0; i++)
 		result = netlink_receive(&host->events, host_receive_message, host);
-	if (result != 0 && result != -EAGAIN)
+	if (result != 0 && result != -EAGAIN) {
 		host->stale = true;
+		host_doubt_links(host);
+	}
 	struct host_error error;
 	if (host->stale || retry)
 		host_dump(host, &error);
@@ -394,18 +439,29 @@ static int host_dump_routes(struct host *host)
 	return 0;
 }
 
+// But a link that went down and came up again has cost the kernel routes.
 static void host_discard(const struct nlmsghdr *message, void *argument)
 {
-	(void)message;
-	(void)argument;
+	struct host *host = argument;
+	const struct ifinfomsg *header = mnl_nlmsg_get_payload(message);
+	bool gone = message->nlmsg_type == RTM_DELLINK;
+	if ((message->nlmsg_type != RTM_NEWLINK && !gone) ||
+		mnl_nlmsg_get_payload_len(message) < sizeof(*header) || header->ifi_index <= 0)
+		return;
+	struct host_watched *watched = host_find_watched(host, (unsigned int)header->ifi_index);
+	if (watched)
+		host_note_link(watched, gone, header->ifi_flags & LINK_FLAGS);
 }
 
 // What was announced before the dump is in the dump.
 static void host_discard_events(struct host *host)
 {
 	int result = 0;
-	while (result == 0 || result == -ENOBUFS)
-		result = netlink_receive(&host->events, host_discard, NULL);
+	while (result == 0 || result == -ENOBUFS) {
+		result = netlink_receive(&host->events, host_discard, host);
+		if (result == -ENOBUFS)
+			host_doubt_links(host);
+	}
 }
 
 static int host_dump_links(struct host *host)
@@ -415,7 +471,11 @@ static int host_dump_links(struct host *host)
 		int result = link_get(&host->requests, host->watched[i].interface, NULL, &state);
 		if (result != 0 && result != -ENODEV)
 			return result;
-		host->watched[i].flags = result ? 0 : state.flags & LINK_FLAGS;
+		unsigned int flags = result ? 0 : state.flags & LINK_FLAGS;
+		struct host_watched *watched = &host->watched[i];
+		watched->changed |= watched->flags != flags;
+		watched->flags = flags;
+		watched->fresh = false;
 	}
 	return 0;
 }

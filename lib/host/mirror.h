@@ -11,6 +11,8 @@
 struct host_watched {
 	unsigned int interface;
 	unsigned int flags; // IFF_UP and so on, as last heard
+	bool fresh;         // what was announced before `flags` is still to come
+	bool changed;       // its link, or may have; so the kernel may have dropped its routes
 };
 
 struct host {

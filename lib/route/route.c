@@ -463,7 +463,8 @@ bool route_covers(
 // Control is one thread.
 static const struct route_prefix *successor;
 
-// As if the key stood just after its equal: tfind goes down to where that would be, past what follows.
+// As if the key stood just after its equal: tfind goes down to where that would be, past what
+// follows.
 static int compare_to_follow(const void *key, const void *node)
 {
 	if (compare_prefixes(key, node) >= 0)

@@ -109,8 +109,8 @@ uint64_t route_generation(const struct route_table *table);
 typedef bool (*route_each)(const struct packet_prefix *prefix, const struct route_path *path,
 	bool best, void *argument);
 void route_walk(const struct route_table *table, route_each each, void *argument);
-// The same from the first prefix after `after` on (family 0: from the first one), without looking at
-// those before it.
+// The same from the first prefix after `after` on (family 0: from the first one), without looking
+// at those before it.
 void route_walk_after(const struct route_table *table, const struct packet_prefix *after,
 	route_each each, void *argument);
 

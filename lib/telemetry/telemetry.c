@@ -92,5 +92,5 @@ uint64_t telemetry_source_held(const struct telemetry_source *sum)
 	uint64_t ended = sum->forwarded + sum->to_host + sum->joined;
 	for (unsigned int reason = 0; reason < DROP_COUNT; reason++)
 		ended += sum->drops[reason];
-	return sum->received - ended;
+	return sum->received + sum->split - ended;
 }

@@ -8,9 +8,9 @@
 // slots when read, so that counting never costs a shared cache line.
 //
 // Every packet has a source, the place where it entered the gateway, and ends in exactly one way:
-//   received = forwarded + to_host + joined + sum(drops) + still held
-// per source. "Held" is derived, never stored. Of a packet that came in n fragments, n - 1 count as
-// joined.
+//   received + split = forwarded + to_host + joined + sum(drops) + still held
+// per source. "Held" is derived, never stored. Of a packet that left in n fragments, n - 1 count as
+// split; of one that came in n fragments, n - 1 as joined.
 
 #pragma once
 
@@ -30,7 +30,7 @@
 	X(VLAN, "vlan", "the frame's VLAN tags are not those of the port (ports[].vlan)")       \
 	X(BAD_HEADER, "bad_header", "the IP header is invalid (version, length, or address)")   \
 	X(BAD_CHECKSUM, "bad_checksum", "the IPv4 header checksum is wrong")                    \
-	X(NOT_LINEAR, "not_linear", "the packet is chained over several buffers")               \
+	X(NOT_LINEAR, "not_linear", "the frame is larger than a packet buffer")                 \
 	/* forwarding */                                                                        \
 	X(NO_ROUTE, "no_route", "no route matches the destination")                             \
 	X(TTL_EXPIRED, "ttl_expired", "the TTL or hop limit is used up")                        \
@@ -118,6 +118,7 @@ struct telemetry_source {
 	uint64_t received_bytes;
 	uint64_t forwarded;
 	uint64_t to_host; // its kernel, and answers to the gateway's own health probes
+	uint64_t split;   // fragments that were made, but for the one that has the packet's place
 	uint64_t joined;  // fragments that went into a packet which has another one's place
 	uint64_t drops[DROP_COUNT]; // [DROP_NONE] stays 0
 };

@@ -18,20 +18,35 @@ static uint32_t floor_of(const struct tunnel *tunnel, uint8_t family)
 	return floor;
 }
 
-// The MTU that the tunnel offers over a path of this MTU; 0: it is unknown.
-static uint32_t offered_by(const struct tunnel *tunnel, uint32_t path_mtu)
+static uint32_t limited(uint32_t mtu, uint32_t path_mtu, uint8_t family, bool udp)
 {
-	const struct config_tunnel *config = tunnel->config;
-	if (path_mtu == 0)
-		return config->mtu;
-	return RTE_MIN(config->mtu, esp_largest_inner(path_mtu, config->customer_endpoint.family,
-					    config->udp_encapsulation));
+	return path_mtu == 0 ? mtu : RTE_MIN(mtu, esp_largest_inner(path_mtu, family, udp));
 }
 
-// What workers may send from now on.
-static void publish(struct tunnel *tunnel)
+uint32_t tunnel_sa_mtu(const struct sa *sa)
 {
-	__atomic_store_n(&tunnel->mtu, offered_by(tunnel, tunnel->path.mtu), __ATOMIC_RELAXED);
+	uint8_t family = sa->destination.family;
+	bool udp = sa->udp_destination != 0;
+	return limited(config_tunnel_mtu(sa->tunnel->config, family, udp), sa->tunnel->path.mtu,
+		family, udp);
+}
+
+void tunnel_publish_mtu(struct tunnel *tunnel)
+{
+	const struct config_tunnel *config = tunnel->config;
+	const struct sa *sa;
+	uint32_t mtu = limited(config->mtu, tunnel->path.mtu, config->customer_endpoint.family,
+		config->udp_encapsulation);
+	__atomic_store_n(&tunnel->mtu, mtu, __ATOMIC_RELAXED);
+	TAILQ_FOREACH (sa, &tunnel->sas, in_tunnel)
+		if (sa->egress != NULL)
+			atomic_store_explicit(
+				&sa->egress->mtu, tunnel_sa_mtu(sa), memory_order_release);
+}
+
+static uint32_t offered(const struct tunnel *tunnel)
+{
+	return tunnel_offered_mtu(tunnel, tunnel->egress);
 }
 
 // Whether the message can be about a packet of this SA that was sent a short while ago. Who is not
@@ -68,25 +83,42 @@ enum tunnel_path_verdict tunnel_path_consider(struct tunnel_table *table,
 		return TUNNEL_PATH_REFUSED;
 	}
 	path->believed++;
-	if (offered_by(tunnel, message->mtu) >= tunnel->mtu)
+	if (limited(sa->egress->mtu, message->mtu, message->destination.family,
+		    sa->udp_destination != 0) == sa->egress->mtu)
 		return TUNNEL_PATH_UNCHANGED;
 	table->paths += path->mtu == 0;
 	path->mtu = message->mtu;
 	path->learnt = now;
 	path->sender = message->sender;
-	publish(tunnel);
+	tunnel_publish_mtu(tunnel);
 	return TUNNEL_PATH_LOWERED;
 }
 
 bool tunnel_path_forget(struct tunnel_table *table, struct tunnel *tunnel)
 {
-	uint32_t before = tunnel->mtu;
+	uint32_t before = offered(tunnel);
 	if (tunnel->path.mtu == 0)
 		return false;
 	tunnel->path.mtu = 0;
 	table->paths--;
-	publish(tunnel);
-	return tunnel->mtu != before;
+	tunnel_publish_mtu(tunnel);
+	return offered(tunnel) != before;
+}
+
+void path_configure(struct tunnel_table *table, struct tunnel *tunnel)
+{
+	const struct config_tunnel *config = tunnel->config;
+	struct tunnel_path *path = &tunnel->path;
+	bool holds = config != NULL && config->pmtu &&
+		     path->mtu >= floor_of(tunnel, config->customer_endpoint.family);
+	if (path->mtu != 0 && !holds) {
+		path->mtu = 0;
+		table->paths--;
+	}
+	if (config == NULL)
+		*path = (struct tunnel_path){0};
+	else
+		tunnel_publish_mtu(tunnel);
 }
 
 struct tunnel *tunnel_path_expire(struct tunnel_table *table, uint64_t now)

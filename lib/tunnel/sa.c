@@ -300,6 +300,7 @@ static int prepare_outbound(
 		return -ENOMEM;
 	sa->egress->sa = sa->out;
 	atomic_init(&sa->egress->adjacency, TUNNEL_NO_PATH);
+	atomic_init(&sa->egress->mtu, tunnel_sa_mtu(sa));
 	return 0;
 }
 
@@ -340,8 +341,14 @@ static void move_outer(const struct tunnel_table *table, struct sa *sa)
 	// lib/esp has two outer headers to alternate between: before one is written again, workers
 	// must have left it. Only moves in quick succession make this wait.
 	reclaim_wait(table->reclaim, sa->moved);
+	// A smaller MTU is there before the larger header is, a larger one after the smaller
+	// header.
+	uint32_t mtu = tunnel_sa_mtu(sa);
+	atomic_store_explicit(
+		&sa->egress->mtu, RTE_MIN(mtu, sa->egress->mtu), memory_order_release);
 	esp_sa_out_set_outer(
 		sa->out, &sa->source, &sa->destination, sa->udp_source, sa->udp_destination);
+	atomic_store_explicit(&sa->egress->mtu, mtu, memory_order_release);
 	sa->moved = rte_rcu_qsbr_start(qsbr);
 	resolve_egress(sa);
 }

@@ -34,5 +34,13 @@ struct tunnel_table {
 	void *resolve_argument;
 };
 
+// The MTU that a tunnel offers by this outbound SA, whose outer header is as control's record has
+// it: what fits the outside port, and the path as far as it is known.
+uint32_t tunnel_sa_mtu(const struct sa *sa);
+// What workers may send from now on, whichever SA they use.
+void tunnel_publish_mtu(struct tunnel *tunnel);
 // Frees an SA that is in no list and that no worker holds; wipes its keys.
 void sa_destroy(struct sa *sa);
+// The tunnel has its configuration, another one, or none any more: what it offers, and whether what
+// was learnt of its path holds.
+void path_configure(struct tunnel_table *table, struct tunnel *tunnel);

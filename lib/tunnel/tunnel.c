@@ -72,9 +72,11 @@ void tunnel_configure(
 {
 	struct tunnel *tunnel = &table->tunnels[index];
 	tunnel->config = config;
+	path_configure(table, tunnel);
 	if (config == NULL)
 		return;
-	__atomic_store_n(&tunnel->mtu, config->mtu, __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->clear_df, config->clear_df, __ATOMIC_RELAXED);
 	table->tunnel_count = RTE_MAX(table->tunnel_count, index + 1);
 }
 

@@ -24,6 +24,7 @@ struct tunnel_egress {
 	struct esp_sa_out *sa;
 	_Atomic uint32_t adjacency; // of the data plane, towards the SA's outer destination; or
 				    // TUNNEL_NO_PATH. Read it once per packet or burst.
+	_Atomic uint32_t mtu;       // largest inner packet in bytes that the tunnel offers
 };
 
 enum sa_direction { SA_INBOUND, SA_OUTBOUND };
@@ -98,13 +99,24 @@ struct tunnel {
 	// Read by workers.
 	_Atomic(struct tunnel_egress *) egress; // NULL = no outbound SA
 	uint32_t index;
-	uint32_t mtu; // largest inner packet in bytes; control may change it at any time
+	// What control may change at any time:
+	uint32_t mtu;  // largest inner packet in bytes while there is no outbound SA
+	uint32_t mss;  // as configured; see config_tunnel
+	bool clear_df; // IPv4 packets over the MTU are split even if they have DF
 	// Control's.
 	const struct config_tunnel *config; // NULL: there is no tunnel of this index
 	TAILQ_HEAD(sa_list, sa) sas;        // oldest first
 	struct sa *current;                 // outbound SA in use
 	struct tunnel_path path;
 } __rte_cache_aligned;
+
+// Worker or control: the largest inner packet in bytes. `egress` is what was read of the tunnel.
+static inline uint32_t tunnel_offered_mtu(
+	const struct tunnel *tunnel, const struct tunnel_egress *egress)
+{
+	return egress == NULL ? tunnel->mtu
+			      : atomic_load_explicit(&egress->mtu, memory_order_acquire);
+}
 
 struct tunnel_table;
 

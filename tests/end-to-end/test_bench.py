@@ -121,6 +121,7 @@ def test_ways_can_be_left_out():
         (["--sas", "40"], {"sas": 40, "routes": 40}),
         (["--sas", "3", "--routes", "1000"], {"sas": 3, "routes": 1000}),
         (["--routes", "1000000"], {"sas": 1, "routes": 1000000}),
+        (["--sas", "8", "--shared", "3"], {"sas": 8, "shared": 3}),
         (["--cold"], {"cold": True}),
     ],
 )
@@ -250,6 +251,7 @@ def test_two_at_once_do_not_meet():
         (["--workers", "2", "--cold"], "--cold: two workers need two SAs"),
         (["--sas", "0"], "--sas 0: it must be a number from 1 to 10000"),
         (["--routes", "9"], "--routes 9: it must be a number from 10 to 1000000"),
+        (["--sas", "2", "--shared", "3"], "--shared 3: more than SAs (2)"),
         (["--sas", "20", "--routes", "10"], "--routes 10: fewer than SAs (20)"),
         (["--sas", "5000"], "--sas 5000: over 4096 with --path decap only"),
         (["--burst", "33"], "--burst 33: it must be 32 or 256"),

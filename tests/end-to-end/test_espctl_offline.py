@@ -509,15 +509,15 @@ def test_ports_and_their_queues(gateway):
     started = gateway({"port.list": {"ports": [port, {**port, "name": "lan", "present": False}]}})
     result = espctl("port", "list", "--queues", socket_path=started.path)
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1] == "wan outside down 1500 240 30.0 kB 238 29.8 kB 1 9".split()
-    assert lines[2][:3] == ["lan", "outside", "removed"]
+    assert lines[1] == "wan outside - down 1500 240 30.0 kB 238 29.8 kB 1 9".split()
+    assert lines[2][:4] == ["lan", "outside", "-", "removed"]
     assert lines[-1] == "lan 1 120 15.0 kB 119 14.9 kB".split()
     assert started.params("port.list") == [{}]
 
 
 def test_stats(gateway):
     source = {"received": 240, "received_bytes": 30000, "forwarded": 120, "to_host": 113,
-              "joined": 5, "dropped": 2, "held": 0}
+              "split": 4, "joined": 5, "dropped": 6, "held": 0}
     stats = {"uptime_seconds": 3600, "totals": source,
              "sources": [{"source": "port", "port": "wan", "drops": {"replay": 2}, **source},
                          {"source": "tun", "drops": {}, **source}],
@@ -527,7 +527,7 @@ def test_stats(gateway):
                           "busy_cycles": 125000, "cycles": 1000000}]}
     result = espctl("stats", socket_path=gateway({"stats": stats}).path)
     assert "Up for 1 h 00 min" in result.stdout
-    assert re.search(r"^port wan +240 +30.0 kB +120 +113 +5 +2 +0$", result.stdout, re.M)
+    assert re.search(r"^port wan +240 +30.0 kB +120 +113 +4 +5 +6 +0$", result.stdout, re.M)
     assert re.search(r"^all +240", result.stdout, re.M)
     assert re.search(r"^ +0 +2 +1000 +12.5 % +17 +2500$", result.stdout, re.M)
 

@@ -2,6 +2,8 @@
 # Copyright (c) 2026 the espgw authors
 """The MTU of the outer path, learnt from a router that is really there; and from nobody else."""
 
+import time
+
 import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
@@ -149,12 +151,17 @@ def test_forged_messages_change_nothing(bench):
                 bench.gateway.call("stats")["path_mtu_unknown"] - unknown)
     # One after the other: a worker tells control of one in a millisecond.
     for count, message in enumerate(named, 1):
+        time.sleep(0.005)
         bench.send_outside(message)
         wait_until(lambda: counted() == (count, 0), f"message {count} is refused: {counted()}")
     for count, message in enumerate(unnamed, 1):
+        time.sleep(0.005)
         bench.send_outside(message)
         wait_until(lambda: counted() == (len(named), count), f"message {count} names no SA")
-    bench.send_outside(*others)
+    time.sleep(0.005)
+    for message in others:
+        bench.send_outside(message)
+        time.sleep(0.005)
     for old, name in zip(before, ("tunnel01", "tunnel02")):
         now = bench.gateway.tunnel(name)
         assert (now["mtu"], now["path_mtu"], now["path_mtu_believed"]) == (

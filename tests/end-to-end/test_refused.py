@@ -211,16 +211,21 @@ def test_ttl_expired(bench):
     with bench.gateway.dropping(ttl_expired=1):
         bench.send_outside(sa.encrypt(probe(*INNER, ttl=1)))
     bench.nothing_inside()
+    bench.outside.receive(esp.is_esp, what="the ICMP message")
     bench.nothing_outside()
 
 
 def test_too_big(bench):
     bench.sa_out()
     with bench.gateway.dropping(too_big=2):
-        bench.send_inside(probe(Bench.HOST, INNER[0], size=Bench.MTU + 1),
-                          probe(Bench.HOST, INNER[0], size=1500))
+        bench.send_inside(probe(Bench.HOST, INNER[0], size=Bench.MTU + 1, flags="DF"),
+                          probe(Bench.HOST, INNER[0], size=1500, flags="DF"))
     bench.nothing_outside()
-    bench.esp_of(probe(Bench.HOST, INNER[0], size=Bench.MTU))
+    bench.esp_of(probe(Bench.HOST, INNER[0], size=Bench.MTU, flags="DF"))
+    bench.sa_out(nat_t=True)  # takes 8 bytes for UDP
+    with bench.gateway.dropping(too_big=1):
+        bench.send_inside(probe(Bench.HOST, INNER[0], size=Bench.MTU - 7, flags="DF"))
+    bench.esp_of(probe(Bench.HOST, INNER[0], size=Bench.MTU - 8, flags="DF"))
 
 
 def test_no_sa(bench):

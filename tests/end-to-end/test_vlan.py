@@ -36,7 +36,7 @@ class VlanBench(Bench):
             wire.socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         # Kernels let one tag pass beyond the MTU of a device, and none of raw sockets.
         self.outside.namespace.ip("link", "set", "eth0", "mtu", 1508)
-        self.gateway.namespace.ip("link", "set", "veth-wan", "mtu", 1504)
+        self.gateway.namespace.ip("link", "set", "veth-wan", "mtu", 1508)
 
     def config(self):
         config = super().config()

@@ -272,6 +272,44 @@ static void test_the_mtu_is_the_largest_that_fits(void **state)
 	}
 }
 
+static void test_mss_is_a_word_or_a_number(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		uint32_t mss;
+	} cases[] = {{"", CONFIG_MSS_AUTO}, {"mss = \"auto\";", CONFIG_MSS_AUTO},
+		{"mss = \"off\";", CONFIG_MSS_OFF}, {"mss = 1360;", 1360}, {"mss = 88;", 88}};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char tunnel[80];
+		snprintf(tunnel, sizeof(tunnel), "%s clear_df = true; gateway_endpoint",
+			cases[i].text);
+		struct config *config = right_edited("gateway_endpoint", tunnel);
+		assert_int_equal(config->tunnels[0].mss, cases[i].mss);
+		assert_true(config->tunnels[0].clear_df);
+		assert_int_equal(config->tunnels[1].mss, CONFIG_MSS_AUTO);
+		assert_false(config->tunnels[1].clear_df);
+		config_free(config);
+	}
+}
+
+// The SA in use decides, unless the file has an MTU.
+static void test_the_mtu_of_an_sa(void **state)
+{
+	(void)state;
+	struct config_tunnel tunnel = {.mtu = 1438, .mtu_is_computed = true, .outer_mtu = 1500};
+	assert_int_equal(config_tunnel_mtu(&tunnel, 4, false), 1446);
+	assert_int_equal(config_tunnel_mtu(&tunnel, 4, true), 1438);
+	assert_int_equal(config_tunnel_mtu(&tunnel, 6, false), 1426);
+	assert_int_equal(config_tunnel_mtu(&tunnel, 6, true), 1418);
+	tunnel.mtu_is_computed = false;
+	assert_int_equal(config_tunnel_mtu(&tunnel, 4, false), 1438);
+	struct config *config = right_edited("gateway_endpoint", "mtu = 1300; gateway_endpoint");
+	assert_int_equal(config_tunnel_mtu(&config->tunnels[0], 4, false), 1300);
+	assert_int_equal(config_tunnel_mtu(&config->tunnels[1], 6, false), 1426);
+	config_free(config);
+}
+
 // Independent of the formula: build the packet's size up from the inner one.
 static void test_the_computed_mtu_fits_and_one_more_does_not(void **state)
 {
@@ -311,7 +349,7 @@ static void test_unknown_missing_and_mistyped_settings(void **state)
 			"control_socket, control_socket_mode, run_directory, state_directory, "
 			"log_level, hugepages, memory_mb, max_sas, max_tunnels, max_routes, "
 			"max_neighbours, max_clients, host_rate, reassembly_packets, "
-			"reassembly_timeout_ms, buffers, buffer_size"},
+			"reassembly_timeout_ms, icmp_rate, buffers, buffer_size"},
 		{"gateway = {", "gatewy = {",
 			"1: gatewy = { ... }: unknown setting; did you mean \"gateway\"?"},
 		{"workers = { cores = [ 0 ]; };", "",
@@ -415,6 +453,15 @@ static void test_gateway_errors(void **state)
 	assert_int_equal(config->gateway.host_rate, 100);
 	assert_false(config->gateway.hugepages);
 	config_free(config);
+	// VLAN tags take room, too.
+	char *small = edited(base, "name = \"gw\"", "name = \"gw\"; buffer_size = 1646");
+	char *tagged = edited(small, "side = \"inside\"", "side = \"inside\"; vlan = 5");
+	expect_errors(small, "");
+	expect_errors(tagged,
+		"t.conf:1: gateway.buffer_size = 1646: does not hold a packet of port \"inside\" "
+		"(MTU 1500); write at least 1650, or 0 to have it computed\n");
+	free(tagged);
+	free(small);
 }
 
 static void test_a_socket_path_fits_the_kernels_limit(void **state)
@@ -976,6 +1023,16 @@ static void test_window_and_mtu_errors(void **state)
 			"udp_encapsulation = false; mtu = 1447; interface_address = \"169",
 			"13: tunnels[0].mtu = 1447: port \"outside\" has MTU 1500, which leaves "
 			"1446 bytes in ESP; write at most 1446, or leave the setting out"},
+		{"interface_address = \"169", "mss = 87; interface_address = \"169",
+			"13: tunnels[0].mss = 87: is too small; write \"auto\", \"off\" or a whole "
+			"number from 88 to 9176"},
+		{"interface_address = \"169", "mss = \"on\"; interface_address = \"169",
+			"13: tunnels[0].mss = \"on\": is not one of the choices; write \"auto\", "
+			"\"off\" or a whole number from 88 to 9176"},
+		{"interface_address = \"169", "mss = true; interface_address = \"169",
+			"13: tunnels[0].mss = true: is a boolean; write \"auto\", \"off\" or a "
+			"whole "
+			"number from 88 to 9176"},
 		{"interface_address = \"fd", "mtu = 1279; interface_address = \"fd",
 			"17: tunnels[1].mtu = 1279: is too small for the IPv6 interface_address; "
 			"write at least 1280"},
@@ -986,7 +1043,8 @@ static void test_window_and_mtu_errors(void **state)
 			"13: tunnels[0].dscp = 64: is too large; write \"copy\" or a whole number "
 			"from 0 to 63"},
 		{"interface_address = \"169", "dscp = \"46\"; interface_address = \"169",
-			"13: tunnels[0].dscp = \"46\": is a string; write \"copy\" or a whole "
+			"13: tunnels[0].dscp = \"46\": is not one of the choices; write \"copy\" "
+			"or a whole "
 			"number from 0 to 63"},
 		{"interface_address = \"169", "ttl = 0; interface_address = \"169",
 			"13: tunnels[0].ttl = 0: is too small; write a whole number from 1 to 255"},
@@ -1484,6 +1542,8 @@ int main(void)
 		cmocka_unit_test(test_the_peer_is_the_other_address_of_the_block),
 		cmocka_unit_test(test_the_mtu_is_the_largest_that_fits),
 		cmocka_unit_test(test_the_computed_mtu_fits_and_one_more_does_not),
+		cmocka_unit_test(test_mss_is_a_word_or_a_number),
+		cmocka_unit_test(test_the_mtu_of_an_sa),
 		cmocka_unit_test(test_unknown_missing_and_mistyped_settings),
 		cmocka_unit_test(test_gateway_errors),
 		cmocka_unit_test(test_a_socket_path_fits_the_kernels_limit),

@@ -1810,8 +1810,11 @@ static void test_ports_and_counters(void **state)
 	struct gateway *gateway = *state;
 	int fd = connect_client(gateway);
 	struct telemetry_slot *slot = gateway->world.telemetry->slot[0];
-	slot->sources[0] = (struct telemetry_source){
-		.received = 100, .received_bytes = 9000, .forwarded = 50, .to_host = 20};
+	slot->sources[0] = (struct telemetry_source){.received = 100,
+		.received_bytes = 9000,
+		.forwarded = 53,
+		.to_host = 20,
+		.split = 3};
 	slot->sources[0].drops[DROP_REPLAY] = 25;
 	slot->sources[TELEMETRY_SOURCE_TAP + 1].received = 7;
 	slot->sources[TELEMETRY_SOURCE_TAP + 1].forwarded = 7;
@@ -1836,10 +1839,12 @@ static void test_ports_and_counters(void **state)
 	assert_string_equal(text_of(source, "source"), "port");
 	assert_string_equal(text_of(source, "port"), "wan");
 	assert_int_equal(number_of(source, "held"), 5);
+	assert_int_equal(number_of(source, "split"), 3);
 	assert_int_equal(number_of(json_object_get(source, "drops"), "replay"), 25);
 	const json_t *totals = json_object_get(result, "totals");
 	assert_int_equal(number_of(totals, "received"), 107);
 	assert_int_equal(number_of(totals, "dropped"), 25);
+	assert_int_equal(number_of(totals, "split"), 3);
 	const json_t *worker = json_array_get(json_object_get(result, "workers"), 0);
 	assert_int_equal(number_of(worker, "core"), 7);
 	assert_int_equal(number_of(worker, "loops"), 1000);

@@ -472,31 +472,48 @@ static bool ports_tell(uint8_t *ip, unsigned int protocol_at, uint8_t protocol, 
 	return before != both && destination != both;
 }
 
+static void check_flow4(uint8_t *ip, unsigned int ports)
+{
+	assert_true(ports_tell(ip, 9, IPPROTO_TCP, ports));
+	assert_true(ports_tell(ip, 9, IPPROTO_UDP, ports));
+	assert_false(ports_tell(ip, 9, IPPROTO_ICMP, ports));
+	assert_false(ports_tell(ip, 9, IPPROTO_ESP, ports));
+	assert_false(ports_tell(ip, 9, IPPROTO_UDP, ports + 4));
+	uint32_t whole = packet_flow_hash(ip, 100);
+	for (unsigned int i = 12; i < 20; i++) {
+		ip[i] ^= 0x10;
+		assert_int_not_equal(packet_flow_hash(ip, 100), whole);
+		ip[i] ^= 0x10;
+	}
+	ip[1] ^= 0xff; // what else is in the header
+	ip[5] ^= 1;
+	ip[6] ^= 0xc0;
+	ip[8]--;
+	assert_int_equal(packet_flow_hash(ip, 100), whole);
+	uint8_t buffer[256];
+	uint8_t *with_options = ipv4_build(buffer, 7, 100);
+	with_options[9] = ip[9];
+	memcpy(with_options + 28, ip + ports, 4);
+	assert_int_equal(packet_flow_hash(with_options, 100), whole);
+	// The first fragment has ports, but goes with the others.
+	ip[6] = 0x20;
+	assert_false(ports_tell(ip, 9, IPPROTO_UDP, ports));
+	uint32_t first = packet_flow_hash(ip, 100);
+	ip[6] = 0;
+	ip[7] = 9;
+	memset(ip + ports, 0xa5, 100 - ports);
+	assert_int_equal(packet_flow_hash(ip, 100), first);
+}
+
 static void test_a_flow_is_addresses_and_ports(void **state)
 {
 	(void)state;
 	uint8_t buffer[256];
-	uint8_t *ip = ipv4_build(buffer, 6, 100);
-	assert_true(ports_tell(ip, 9, IPPROTO_TCP, 24));
-	assert_true(ports_tell(ip, 9, IPPROTO_UDP, 24));
-	assert_false(ports_tell(ip, 9, IPPROTO_ICMP, 24));
-	assert_false(ports_tell(ip, 9, IPPROTO_ESP, 24));
-	assert_false(ports_tell(ip, 9, IPPROTO_UDP, 28)); // behind the ports
-	uint32_t whole = packet_flow_hash(ip, 100);
-	ip[1] ^= 0xff; // nor what else is in the header
-	ip[5] ^= 1;
-	ip[8]--;
-	assert_int_equal(packet_flow_hash(ip, 100), whole);
-	// The first fragment has ports, but goes with the others.
-	ip[6] = 0x20;
-	assert_false(ports_tell(ip, 9, IPPROTO_UDP, 24));
-	uint32_t first = packet_flow_hash(ip, 100);
-	ip[6] = 0;
-	ip[7] = 9;
-	memset(ip + 24, 0xa5, 76);
-	assert_int_equal(packet_flow_hash(ip, 100), first);
+	uint32_t whole;
+	for (unsigned int words = 5; words <= 15; words += 5)
+		check_flow4(ipv4_build(buffer, words, 100), words * 4);
 	// No room for ports.
-	ip = ipv4_build(buffer, 5, 23);
+	uint8_t *ip = ipv4_build(buffer, 5, 23);
 	ip[9] = IPPROTO_UDP;
 	whole = packet_flow_hash(ip, 23);
 	ip[20] = 1;

@@ -161,6 +161,36 @@ static void test_a_plausible_message_lowers_the_mtu(void **state)
 	assert_int_equal(tunnel->path.refused, 0);
 }
 
+// As when a configuration is applied: to a tunnel that stays, that changes, that goes.
+static void test_another_configuration_keeps_what_was_learnt(void **state)
+{
+	(void)state;
+	struct packet_too_big message = good4();
+	struct config_tunnel next = tunnels[0];
+	assert_int_equal(consider(&message), TUNNEL_PATH_LOWERED);
+	tunnel_configure(table, 0, &next);
+	assert_int_equal(tunnel->mtu, 1338);
+	next.mtu = 1300;
+	tunnel_configure(table, 0, &next);
+	assert_int_equal(tunnel->mtu, 1300);
+	struct config_tunnel deaf = tunnels[0];
+	deaf.pmtu = false;
+	tunnel_configure(table, 0, &deaf);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(tunnel->path.mtu, 0);
+	now += SECOND;
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(consider(&message), TUNNEL_PATH_LOWERED);
+	sa_delete(table, sa_find(table, SA_OUTBOUND, SPI, &message.destination));
+	tunnel_configure(table, 0, NULL);
+	now += TUNNEL_PATH_AGE + SECOND;
+	assert_null(tunnel_path_expire(table, now));
+	// The next tunnel of this index starts anew.
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(tunnel->path.believed, 0);
+}
+
 static void test_what_does_not_fit_an_sa_is_refused(void **state)
 {
 	(void)state;
@@ -255,6 +285,33 @@ static void test_it_is_forgotten_in_time(void **state)
 	assert_int_equal(sa_update(table, tunnel->current, NULL, &moved, 4500, 4500, &error), 0);
 	assert_int_equal(tunnel->mtu, MTU);
 	check_refused(&message);
+}
+
+// Another configuration while the gateway runs.
+static void test_it_follows_the_configuration(void **state)
+{
+	(void)state;
+	struct packet_too_big message = good4();
+	struct config_tunnel other = tunnels[0];
+	consider(&message);
+	other.mtu = 1300;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, 1300);
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(tunnel->mtu, 1338);
+	other = tunnels[0];
+	other.pmtu = false;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, MTU);
+	tunnel_configure(table, 0, &tunnels[0]);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(consider(&message), TUNNEL_PATH_LOWERED);
+	other.pmtu = true;
+	other.pmtu_floor = 1401;
+	tunnel_configure(table, 0, &other);
+	assert_int_equal(tunnel->mtu, MTU);
+	assert_int_equal(tunnel->path.mtu, 0);
+	assert_null(tunnel_path_expire(table, now + TUNNEL_PATH_AGE));
 }
 
 // A rekey: packets of the SA before are on their way still, and the MTU stays.
@@ -425,10 +482,12 @@ int main(void)
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_a_plausible_message_lowers_the_mtu),
+		TEST(test_another_configuration_keeps_what_was_learnt),
 		TEST(test_what_does_not_fit_an_sa_is_refused),
 		TEST(test_only_numbers_of_late_are_believed),
 		TEST(test_changes_are_not_too_many),
 		TEST(test_it_is_forgotten_in_time),
+		TEST(test_it_follows_the_configuration),
 		TEST(test_the_sa_may_have_been_replaced),
 		TEST(test_the_largest_inner_packet_fits_and_one_more_does_not),
 		TEST(test_messages_are_read),

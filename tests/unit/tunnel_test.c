@@ -123,6 +123,51 @@ static void test_tunnels_are_as_configured(void **state)
 	assert_null(sa_next(table, NULL));
 }
 
+static uint32_t offered(unsigned int index)
+{
+	const struct tunnel *tunnel = tunnel_get(table, index);
+	return tunnel_offered_mtu(tunnel, atomic_load(&tunnel->egress));
+}
+
+// Over all that an outer header can be: what is offered fits the port, and one byte more does not.
+static void test_the_offered_mtu_is_exact(void **state)
+{
+	(void)state;
+	for (uint32_t port = 576; port <= 9216; port += port < 600 ? 1 : 431) {
+		for (unsigned int way = 0; way < 4; way++) {
+			bool udp = way % 2 != 0, six = way / 2 != 0;
+			tunnels[0].mtu_is_computed = true;
+			tunnels[0].outer_mtu = port;
+			struct sa_parameters parameters = parameters_of(SA_OUTBOUND, 0x2000);
+			if (six) {
+				parameters.source = address("2001:db8::1");
+				parameters.destination = address("2001:db8::2");
+			}
+			parameters.udp_source = parameters.udp_destination = udp ? 4500 : 0;
+			struct sa *sa = sa_add(table, tunnel_get(table, 0), &parameters, &error);
+			assert_non_null(sa);
+			uint32_t mtu = offered(0);
+			assert_true(esp_sa_out_outer_size(sa->out, mtu) <= port);
+			assert_true(esp_sa_out_outer_size(sa->out, mtu + 1) > port);
+			// A peer that moves behind a NAT, and back.
+			for (unsigned int i = 1; i <= 2; i++) {
+				uint16_t ports = (udp + i) % 2 != 0 ? 4500 : 0;
+				assert_int_equal(
+					sa_update(table, sa, NULL, NULL, ports, ports, &error), 0);
+				mtu = offered(0);
+				assert_true(esp_sa_out_outer_size(sa->out, mtu) <= port);
+				assert_true(esp_sa_out_outer_size(sa->out, mtu + 1) > port);
+			}
+			sa_delete(table, sa);
+			reclaim_poll(reclaim);
+		}
+	}
+	tunnels[0].mtu_is_computed = false;
+	assert_int_equal(offered(0), 1438); // without an SA, and by configuration
+	add(0, SA_OUTBOUND, 0x2001);
+	assert_int_equal(offered(0), 1438);
+}
+
 static void test_inbound_sas_work_beside_each_other_until_deleted(void **state)
 {
 	(void)state;
@@ -664,6 +709,7 @@ int main(void)
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_tunnels_are_as_configured),
+		TEST(test_the_offered_mtu_is_exact),
 		TEST(test_inbound_sas_work_beside_each_other_until_deleted),
 		TEST(test_reserved_spis_are_unknown_whatever_the_slots_hold),
 		TEST(test_a_stopped_sa_stays_listed_and_its_spi_taken),
