@@ -419,7 +419,8 @@ const struct command commands[] = {
 				      .help = "only these; may be repeated. sa.soft_expired, "
 					      "sa.hard_expired, sa.sequence_exhausted, "
 					      "sa.no_record, sa.peer_moved, tunnel.no_sa, "
-					      "tunnel.mtu, spi.unknown, port.state, "
+					      "tunnel.health, tunnel.mtu, spi.unknown, "
+					      "port.state, "
 					      "config.applied"},
 			{.name = "--count",
 				.value = "N",

@@ -36,6 +36,8 @@ static void format_cell(char *text, size_t size, enum column_kind kind, const js
 	bool is_time = kind == COLUMN_AGO || kind == COLUMN_AGE || kind == COLUMN_IN;
 	if (value == NULL)
 		text[0] = '\0';
+	else if (json_is_string(value))
+		snprintf(text, size, "%s", json_string_value(value));
 	else if (is_time && json_is_null(value))
 		snprintf(text, size, "%s", kind == COLUMN_AGO ? "never" : "-");
 	else if (kind == COLUMN_IN && json_integer_value(value) == 0)
@@ -49,7 +51,7 @@ static void format_cell(char *text, size_t size, enum column_kind kind, const js
 	else if (kind == COLUMN_YES)
 		snprintf(text, size, "%s", json_is_true(value) ? "yes" : "");
 	else
-		snprintf(text, size, "%s", json_is_string(value) ? json_string_value(value) : "");
+		text[0] = '\0';
 }
 
 // The value of `member`, which may name two: "a|b".
@@ -201,10 +203,10 @@ void print_spis(const struct invocation *invocation, const json_t *result)
 // ---- tunnels ----
 
 static const struct column tunnel_columns[] = {
-	{"TUNNEL, ADDRESS", "label", COLUMN_TEXT},
+	{"TUNNEL", "label", COLUMN_TEXT},
 	{"STATE", "state", COLUMN_TEXT},
 	{"REKEY IN", "rekey_in_seconds", COLUMN_IN},
-	{"EXPIRES IN", "expiry_in_seconds", COLUMN_IN},
+	{"EXPIRES", "expiry_in_seconds", COLUMN_IN},
 	{"DROPS", "drop_total", COLUMN_COUNT},
 	{"DIR", "direction", COLUMN_TEXT},
 	{"FROM", "from", COLUMN_TEXT},
@@ -229,7 +231,41 @@ static json_t *pick_members(const struct tunnel_line *line, const json_t *tunnel
 	return picked;
 }
 
-// All that there is to see of a tunnel is too wide for one line: one for each direction.
+static void format_loss(char text[32], const json_t *loss)
+{
+	double percent = 100 * json_real_value(loss);
+	if (json_is_null(loss))
+		snprintf(text, 32, "-");
+	else
+		snprintf(text, 32, "%.*f %%", percent > 0 && percent < 10 ? 2 : 0, percent);
+}
+
+static void format_round_trip(char text[32], const json_t *microseconds)
+{
+	double milliseconds = (double)json_integer_value(microseconds) / 1000;
+	if (!json_is_integer(microseconds))
+		snprintf(text, 32, "-");
+	else
+		snprintf(text, 32, "%.*f ms", milliseconds < 100 ? 2 : 0, milliseconds);
+}
+
+// Under the state of a tunnel's keys stands that of its health, and so on.
+static void add_health(json_t *entry, const json_t *health)
+{
+	char loss[32] = "-", round_trip[32] = "-";
+	bool checked = json_is_object(health);
+	if (checked) {
+		format_loss(loss, json_object_get(health, "loss"));
+		format_round_trip(round_trip, json_object_get(health, "rtt_smoothed_us"));
+	}
+	json_object_set_new(
+		entry, "state", json_string(checked ? member_text(health, "state") : "-"));
+	json_object_set_new(entry, "rekey_in_seconds", json_string(loss));
+	json_object_set_new(entry, "expiry_in_seconds", json_string(round_trip));
+}
+
+// All that there is to see of a tunnel is too wide for one line: one for each direction, and two of
+// headings.
 void print_tunnels(const struct invocation *invocation, const json_t *result)
 {
 	static const struct tunnel_line lines[2][12] = {
@@ -245,9 +281,15 @@ void print_tunnels(const struct invocation *invocation, const json_t *result)
 	json_t *entries = json_array();
 	size_t index;
 	const json_t *tunnel;
+	if (json_array_size(json_object_get(result, invocation->command->member)) != 0)
+		json_array_append_new(entries,
+			json_pack("{s:s, s:s, s:s, s:s}", "label", "ADDRESS", "state", "HEALTH",
+				"rekey_in_seconds", "LOSS", "expiry_in_seconds", "RTT"));
 	json_array_foreach (json_object_get(result, invocation->command->member), index, tunnel) {
 		for (unsigned int i = 0; i < 2; i++) {
 			json_t *entry = pick_members(lines[i], tunnel);
+			if (i == 1)
+				add_health(entry, json_object_get(tunnel, "health"));
 			json_object_set_new(entry, "direction", json_string(i == 0 ? "out" : "in"));
 			json_array_append_new(entries, entry);
 		}

@@ -88,10 +88,14 @@ void table_print(const struct table *table)
 	fit(table, widths);
 	for (unsigned int c = 0; c < table->columns; c++)
 		print_cell(table->headings[c], widths[c], table->right[c], c + 1 == table->columns);
-	for (unsigned int r = 0; r < table->rows; r++)
-		for (unsigned int c = 0; c < table->columns; c++)
+	for (unsigned int r = 0; r < table->rows; r++) {
+		unsigned int last = table->columns - 1; // with anything in it
+		while (last > 0 && table->cells[r * table->columns + last][0] == '\0')
+			last--;
+		for (unsigned int c = 0; c <= last; c++)
 			print_cell(table->cells[r * table->columns + c], widths[c], table->right[c],
-				c + 1 == table->columns);
+				c == last);
+	}
 }
 
 void human_amount(char *text, size_t size, int64_t amount, const char *unit)

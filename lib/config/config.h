@@ -33,7 +33,6 @@ enum config_df { CONFIG_DF_SET, CONFIG_DF_CLEAR, CONFIG_DF_COPY };
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 enum config_health_type { CONFIG_HEALTH_REQUEST, CONFIG_HEALTH_REPLY };
 enum config_health_direction { CONFIG_HEALTH_BIDIRECTIONAL, CONFIG_HEALTH_UNIDIRECTIONAL };
-enum config_health_rate { CONFIG_HEALTH_LOW, CONFIG_HEALTH_MID, CONFIG_HEALTH_HIGH };
 // A worker thread's weight against other programs on its core, set once at start.
 enum config_priority { CONFIG_PRIORITY_NORMAL, CONFIG_PRIORITY_LOW };
 enum config_share { CONFIG_SHARE_AUTO, CONFIG_SHARE_OFF };
@@ -90,14 +89,29 @@ struct config_worker {
 	uint64_t queues[CONFIG_PORTS];
 };
 
-// Health check settings, kept for the health checker.
+// Health checks of a tunnel. The rules are lib/tunnel/health.h's.
 struct config_health {
 	bool enabled;
 	enum config_health_type type;
 	enum config_health_direction direction;
-	enum config_health_rate rate;
-	struct packet_address target; // default: the other address of the interface's block
+	uint32_t rate;                // a probe starts every so many milliseconds; default 500
+	struct packet_address target; // default: the far side's interface address; unidirectional:
+				      // the customer endpoint
+	uint32_t timeout;             // of an attempt, milliseconds; default 250
+	uint32_t retries;             // default 2
+	uint32_t degraded_window;     // seconds; default 300
+	uint32_t degraded_failures;   // default 2
+	uint32_t degraded_per_mille;  // default 1
+	uint32_t down_window;         // milliseconds; default 1000
+	uint32_t down_failures;       // default 3
+	uint32_t recovery_successes;  // default 3
+	uint32_t recovery_probes;     // default 30
+	uint32_t recovery_per_mille;  // default 1
+	uint32_t unhealthy_time;      // seconds; default 300
 };
+
+// Probes of one tunnel that can be under way at once.
+#define CONFIG_HEALTH_PROBES 100
 
 // tunnels = ( { ... }, ... )
 struct config_tunnel {

@@ -35,6 +35,11 @@ static void expected_write(FILE *stream, const struct setting *setting)
 	case SETTING_CHOICE:
 		choices_write(stream, setting->choices, true);
 		break;
+	case SETTING_RATE:
+		choices_write(stream, setting->choices, true);
+		fprintf(stream, ", or a whole number of milliseconds from %lld to %lld",
+			(long long)setting->minimum, (long long)setting->maximum);
+		break;
 	case SETTING_NAME:
 		fputs("a name of 1 to 15 of the characters A-Z a-z 0-9 . _ -", stream);
 		break;
@@ -131,6 +136,18 @@ static char *integer_write(const struct setting *setting, uint32_t number, char 
 	return text;
 }
 
+static char *rate_write(
+	const struct setting *setting, uint32_t number, char text[SETTING_VALUE_TEXT])
+{
+	for (unsigned int i = 0; setting->choices[i] != NULL; i++) {
+		if (setting->values[i] == number) {
+			snprintf(text, SETTING_VALUE_TEXT, "%s", setting->choices[i]);
+			return text;
+		}
+	}
+	return integer_write(setting, number, text);
+}
+
 char *settings_format(
 	const struct setting *setting, const void *object, char text[SETTING_VALUE_TEXT])
 {
@@ -141,6 +158,8 @@ char *settings_format(
 	if (setting->size == sizeof(number))
 		memcpy(&number, at, sizeof(number));
 	switch (setting->type) {
+	case SETTING_RATE:
+		return rate_write(setting, number, text);
 	case SETTING_INTEGER:
 		return integer_write(setting, number, text);
 	case SETTING_BOOLEAN:
@@ -196,6 +215,15 @@ static void choice_set(
 		}
 	}
 	COMPLAIN(complaint, "is not one of the choices");
+}
+
+static void rate_set(
+	const struct setting *setting, const char *text, void *target, struct complaint *complaint)
+{
+	uint32_t choice = 0;
+	choice_set(setting, text, &choice, complaint);
+	if (complaint->text[0] == '\0')
+		memcpy(target, &setting->values[choice], sizeof(choice));
 }
 
 static void name_set(const char *text, char *target, struct complaint *complaint)
@@ -371,6 +399,8 @@ static void text_set(
 	case SETTING_INTEGER: // by word
 	case SETTING_CHOICE:
 		return choice_set(setting, text, target, complaint);
+	case SETTING_RATE:
+		return rate_set(setting, text, target, complaint);
 	case SETTING_NAME:
 		return name_set(text, target, complaint);
 	case SETTING_PATH:
@@ -419,7 +449,7 @@ bool settings_set(struct reader *reader, const config_setting_t *value,
 {
 	void *target = (char *)object + setting->offset;
 	int type = config_setting_type(value);
-	if (setting->type == SETTING_INTEGER &&
+	if ((setting->type == SETTING_INTEGER || setting->type == SETTING_RATE) &&
 		(type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return integer_set(reader, value, setting, target);
 	if (setting->type == SETTING_BOOLEAN && type == CONFIG_TYPE_BOOL) {

@@ -13,6 +13,7 @@ enum setting_type {
 	SETTING_INTEGER,           // uint32_t; with `choices` also SETTING_WORD of one of these
 	SETTING_BOOLEAN,           // bool
 	SETTING_CHOICE,            // an enum: the index into `choices`
+	SETTING_RATE,              // uint32_t: one of `choices`, by `values`, or an integer
 	SETTING_NAME,              // char[CONFIG_NAME_SIZE]
 	SETTING_PATH,              // char[size]
 	SETTING_MODE,              // uint32_t
@@ -42,6 +43,7 @@ struct setting {
 	bool zero;                // 0 is allowed besides
 	bool power_of_two;        // of integers
 	const char *const *choices;
+	const uint32_t *values;    // of the choices of a rate
 	const char *fallback;      // the value when the setting is absent, as text
 	const char *fallback_note; // the same in words, where a number would say nothing
 	const char *expected;      // what is right, where the type does not say it

@@ -183,14 +183,31 @@ static void interface_check(
 	if (tunnel->far_side == CONFIG_FAR_SIDE_CLOUDFLARE)
 		cloudflare_check(reader, element, address);
 	block_is_new(reader, element, tunnel);
-	if (tunnel->health.target.family == 0)
-		tunnel->health.target = tunnel->peer_address;
-	else if (tunnel->health.target.family != address->address.family)
-		reader_error(reader,
-			config_setting_get_member(
-				config_setting_get_member(element, "health"), "target"),
-			"is of another family than interface_address; write an IPv%u address",
-			address->address.family);
+}
+
+// The probe's answer comes to the address that it was sent from: inside the tunnel to that of the
+// interface, in clear to that of the port.
+static void health_check(
+	struct reader *reader, const config_setting_t *element, struct config_tunnel *tunnel)
+{
+	struct config_health *health = &tunnel->health;
+	const config_setting_t *group = config_setting_get_member(element, "health");
+	bool clear = health->direction == CONFIG_HEALTH_UNIDIRECTIONAL;
+	uint8_t family =
+		clear ? tunnel->gateway_endpoint.family : tunnel->interface_address.address.family;
+	uint32_t life = (health->retries + 1) * health->timeout;
+	if (health->target.family == 0)
+		health->target = clear ? tunnel->customer_endpoint : tunnel->peer_address;
+	else if (family != 0 && health->target.family != family)
+		reader_error(reader, config_setting_get_member(group, "target"),
+			"is of another family than %s; write an IPv%u address",
+			clear ? "gateway_endpoint" : "interface_address", family);
+	if (health->rate != 0 && life / health->rate > CONFIG_HEALTH_PROBES)
+		reader_member_error(reader, group, "timeout",
+			"with %u retries and a probe every %u ms, over %u probes would be under "
+			"way at once; write at most %u",
+			health->retries, health->rate, CONFIG_HEALTH_PROBES,
+			CONFIG_HEALTH_PROBES * health->rate / (health->retries + 1));
 }
 
 static const struct config_port *port_of(
@@ -394,6 +411,7 @@ void tunnels_read(struct reader *reader)
 		if_id_check(reader, element, tunnel);
 		interface_check(reader, element, tunnel);
 		const struct config_port *port = endpoints_check(reader, element, tunnel);
+		health_check(reader, element, tunnel);
 		if (port != NULL)
 			mtu_check(reader, element, tunnel, port);
 	}

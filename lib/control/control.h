@@ -40,6 +40,8 @@ struct control_parts {
 		enum route_origin origin, struct dataplane_error *error);
 	bool (*adjacency)(void *argument, uint32_t adjacency, unsigned int *port,
 		struct packet_address *next_hop);
+	// NULL: no tunnel's health is checked.
+	bool (*health)(void *argument, unsigned int tunnel, struct health_report *report);
 	const char *config_file; // what the gateway was started with; NULL: no file
 	int (*place)(void *argument, struct config *next, struct dataplane_error *error);
 	int (*apply)(void *argument, struct config *next, const struct config_diff *diff,

@@ -26,6 +26,11 @@ static bool part_adjacency(
 	return dataplane_adjacency(argument, index, port, next_hop);
 }
 
+static bool part_health(void *argument, unsigned int tunnel, struct health_report *report)
+{
+	return dataplane_health(argument, tunnel, report);
+}
+
 static int part_place(void *argument, struct config *next, struct dataplane_error *error)
 {
 	return dataplane_place(argument, next, error);
@@ -51,6 +56,7 @@ struct control_parts control_parts_of(struct dataplane *dataplane)
 		.route_add = part_route_add,
 		.route_delete = part_route_delete,
 		.adjacency = part_adjacency,
+		.health = part_health,
 		.place = part_place,
 		.apply = part_apply,
 	};

@@ -73,6 +73,26 @@ static void send_peer_moved(struct control *control, const struct dataplane_even
 	event_send(control, EVENT_SA_PEER_MOVED, members);
 }
 
+static void send_health(struct control *control, const struct dataplane_event *event)
+{
+	const struct tunnel *tunnel = tunnel_get(control->parts.tunnels, event->tunnel);
+	if (tunnel->config == NULL)
+		return; // it is just coming, or going
+	const char *name = tunnel->config->name;
+	const char *from = health_state_name(event->health.from);
+	const char *to = health_state_name(event->health.to);
+	const char *cause = health_cause_name(event->health.cause);
+	bool worse = event->health.to == HEALTH_DEGRADED || event->health.to == HEALTH_DOWN;
+	control_log(control, worse ? CONFIG_LOG_WARNING : CONFIG_LOG_INFO,
+		"tunnel %s: health %s, was %s (%s)", name, to, from, cause);
+	json_t *members = json_object();
+	json_put_text(members, "tunnel", name);
+	json_put_text(members, "from", from);
+	json_put_text(members, "to", to);
+	json_put_text(members, "cause", cause);
+	event_send(control, EVENT_TUNNEL_HEALTH, members);
+}
+
 static void send_mtu(struct control *control, const struct tunnel *tunnel)
 {
 	const struct tunnel_path *path = &tunnel->path;
@@ -118,6 +138,10 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		json_put_text(members, "tunnel",
 			tunnel_get(control->parts.tunnels, event->tunnel)->config->name);
 		event_send(control, EVENT_TUNNEL_NO_SA, members);
+		break;
+	case DATAPLANE_TUNNEL_HEALTH:
+		if (event->tunnel < tunnel_count(control->parts.tunnels))
+			send_health(control, event);
 		break;
 	case DATAPLANE_TUNNEL_MTU:
 		if (event->tunnel < tunnel_count(control->parts.tunnels) &&

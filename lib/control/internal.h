@@ -164,6 +164,7 @@ void control_free(void *text); // what jansson allocated
 	X(SA_NO_RECORD, "sa.no_record")                   \
 	X(SA_PEER_MOVED, "sa.peer_moved")                 \
 	X(TUNNEL_NO_SA, "tunnel.no_sa")                   \
+	X(TUNNEL_HEALTH, "tunnel.health")                 \
 	X(TUNNEL_MTU, "tunnel.mtu")                       \
 	X(SPI_UNKNOWN, "spi.unknown")                     \
 	X(PORT_STATE, "port.state")                       \

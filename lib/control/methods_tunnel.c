@@ -89,6 +89,35 @@ static void put_ages(json_t *object, const struct sa_summary *summary)
 			seconds_left(out, out == NULL ? 0 : out->hard.seconds, now)));
 }
 
+static void put_round_trip(json_t *object, const char *name, uint64_t nanoseconds)
+{
+	json_put(object, name, nanoseconds == 0 ? json_null() : json_number(nanoseconds / 1000));
+}
+
+static json_t *health_json(const struct control *control, const struct tunnel *tunnel)
+{
+	struct health_report report;
+	if (control->parts.health == NULL ||
+		!control->parts.health(control->parts.argument, tunnel->index, &report))
+		return json_null();
+	json_t *object = json_object();
+	json_put_text(object, "state", health_state_name(report.state));
+	json_put_number(object, "since_seconds", (control_now() - report.since) / NANOSECONDS);
+	json_put(object, "loss",
+		report.window_probes == 0
+			? json_null()
+			: json_real((double)report.window_failed / (double)report.window_probes));
+	json_put_number(object, "window_probes", report.window_probes);
+	json_put_number(object, "window_failed", report.window_failed);
+	put_round_trip(object, "rtt_us", report.rtt);
+	put_round_trip(object, "rtt_smoothed_us", report.rtt_smoothed);
+	json_put_number(object, "attempts", report.attempts);
+	json_put_number(object, "answered", report.answered);
+	json_put_number(object, "failed", report.failed);
+	json_put_number(object, "changes", report.changes);
+	return object;
+}
+
 static void put_path(json_t *object, const struct tunnel_path *path)
 {
 	json_put(object, "path_mtu", path->mtu == 0 ? json_null() : json_number(path->mtu));
@@ -123,6 +152,9 @@ static json_t *tunnel_json(const struct control *control, const struct tunnel *t
 	json_put_number(object, "sas_in", summary.in);
 	json_put_number(object, "sas_out", summary.out);
 	put_ages(object, &summary);
+	json_put(object, "health", health_json(control, tunnel));
+	json_put_number(object, "probes_sent", sum.probes_sent);
+	json_put_number(object, "echoes_answered", sum.echoes_answered);
 	json_put_number(object, "out_packets", sum.out_packets);
 	json_put_number(object, "out_bytes", sum.out_bytes);
 	json_put_number(object, "in_packets", sum.in_packets);

@@ -60,9 +60,13 @@ static struct worker *create_worker(struct dataplane *dataplane, unsigned int in
 		esp_context_set_stages(worker->esp, &worker->stages);
 	worker->to_host = create_ring("to_host", index, HOST_RING_SIZE);
 	worker->from_host = create_ring("from_host", index, HOST_RING_SIZE);
+	worker->probes = create_ring("probes", index, PROBE_RING_SIZE);
 	char name[RTE_RING_NAMESIZE];
 	snprintf(name, sizeof(name), "events_%u", index);
 	worker->events = rte_ring_create_elem(name, sizeof(struct worker_event), EVENT_RING_SIZE,
+		(int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
+	snprintf(name, sizeof(name), "answers_%u", index);
+	worker->answers = rte_ring_create_elem(name, sizeof(struct probe_answer), PROBE_RING_SIZE,
 		(int)rte_socket_id(), RING_F_SP_ENQ | RING_F_SC_DEQ);
 	return worker;
 }
@@ -99,6 +103,7 @@ static int create_workers(struct dataplane *dataplane, struct dataplane_error *e
 		dataplane->workers[i] = worker;
 		if (worker == NULL || worker->esp == NULL || worker->to_host == NULL ||
 			worker->from_host == NULL || worker->events == NULL ||
+			worker->probes == NULL || worker->answers == NULL ||
 			!share_create(worker) || !fragments_create(worker))
 			return dataplane_fail(error,
 				"worker %u: no memory, or a CPU without AES-NI and PCLMULQDQ", i);
@@ -118,6 +123,8 @@ static void destroy_workers(struct dataplane *dataplane)
 		rte_ring_free(worker->to_host);
 		rte_ring_free(worker->from_host);
 		rte_ring_free(worker->events);
+		rte_ring_free(worker->probes);
+		rte_ring_free(worker->answers);
 		rte_free(worker);
 	}
 }
@@ -256,7 +263,8 @@ int dataplane_start(
 	struct dataplane *dataplane, struct event_base *base, struct dataplane_error *error)
 {
 	dataplane->base = base;
-	if (ports_start(dataplane, error) != 0 || host_path_start(dataplane, error) != 0)
+	if (ports_start(dataplane, error) != 0 || health_start(dataplane, error) != 0 ||
+		host_path_start(dataplane, error) != 0)
 		return -1;
 	tunnel_resolve_all(dataplane->tunnels);
 	dataplane->running = true; // from the first worker on there is something to stop
@@ -285,10 +293,11 @@ static void stop_workers(struct dataplane *dataplane)
 	for (unsigned int i = 0; i < dataplane->worker_count; i++)
 		while (!rte_ring_empty(dataplane->workers[i]->to_host))
 			host_path_drain(dataplane);
-	for (unsigned int i = 0; i < dataplane->worker_count; i++)
+	for (unsigned int i = 0; i < dataplane->worker_count; i++) {
 		drop_held(dataplane, dataplane->workers[i]->from_host);
-	for (unsigned int i = 0; i < dataplane->worker_count; i++)
+		drop_held(dataplane, dataplane->workers[i]->probes);
 		fragments_stop(dataplane->workers[i]);
+	}
 }
 
 void dataplane_stop(struct dataplane *dataplane)
@@ -296,6 +305,7 @@ void dataplane_stop(struct dataplane *dataplane)
 	if (dataplane->running)
 		stop_workers(dataplane);
 	host_path_stop(dataplane);
+	health_stop(dataplane);
 }
 
 void dataplane_destroy(struct dataplane *dataplane)

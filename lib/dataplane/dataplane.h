@@ -14,6 +14,7 @@
 #include "reclaim/reclaim.h"
 #include "route/route.h"
 #include "telemetry/telemetry.h"
+#include "tunnel/health.h"
 #include "tunnel/tunnel.h"
 
 struct event_base;
@@ -31,8 +32,9 @@ enum dataplane_event_kind {
 	// `udp_source`; at most 1 a second and SA.
 	DATAPLANE_PEER_MOVED,
 	DATAPLANE_NO_SA, // traffic for a tunnel without outbound SA; at most 1 a second a tunnel
-	DATAPLANE_TUNNEL_MTU, // a tunnel's MTU has changed: see its `path`
-	DATAPLANE_PORT_STATE, // a port's link went up or down, or the device was removed
+	DATAPLANE_TUNNEL_HEALTH, // `tunnel` went from one state to another: health
+	DATAPLANE_TUNNEL_MTU,    // a tunnel's MTU has changed: see its `path`
+	DATAPLANE_PORT_STATE,    // a port's link went up or down, or the device was removed
 };
 
 struct dataplane_event {
@@ -42,6 +44,7 @@ struct dataplane_event {
 	unsigned int port;
 	struct packet_address address;
 	uint16_t udp_source; // host order
+	struct health_change health;
 };
 
 typedef void (*dataplane_event_handler)(void *argument, const struct dataplane_event *event);
@@ -96,6 +99,10 @@ int dataplane_route_add(struct dataplane *dataplane, const struct config_route *
 	enum route_origin origin, struct dataplane_error *error);
 int dataplane_route_delete(struct dataplane *dataplane, const struct config_route *route,
 	enum route_origin origin, struct dataplane_error *error);
+
+// Control. The health of a tunnel. False when it is not checked.
+bool dataplane_health(
+	struct dataplane *dataplane, unsigned int tunnel, struct health_report *report);
 
 // ---- another configuration while it runs; control thread ----
 

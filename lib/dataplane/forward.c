@@ -207,8 +207,8 @@ static bool is_link_scope(const struct rte_mbuf *packet)
 // What came by a tunnel and does not go to the one next hop of its prefix. A tunnel may take
 // everything: what is of link scope is the host's all the same.
 static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
-	struct forwarding *forwarding, struct rte_mbuf *packet, struct route_target target,
-	uint32_t arrived)
+	struct forwarding *forwarding, struct rte_mbuf *packet, struct route_target source,
+	struct route_target target, uint32_t arrived)
 {
 	target = target_of_flow(worker, packet, target);
 	switch (target.kind) {
@@ -225,8 +225,11 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 			forward_to_tunnel(
 				worker, &forwarding->tunnels, packet, target.index, arrived);
 		break;
-	case ROUTE_LOCAL_PORT:
 	case ROUTE_LOCAL_TUNNEL:
+		if (probe_take(worker, packet, source, target, arrived))
+			break;
+		__attribute__((fallthrough));
+	case ROUTE_LOCAL_PORT:
 		punt_ip(worker, packet, arrived);
 		break;
 	default:
@@ -236,6 +239,14 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 			icmp_refuse(worker, packet, DROP_NO_ROUTE, arrived, PACKET_ICMP_NO_ROUTE, 0,
 				arrived);
 	}
+}
+
+// No tunnel leads to the source, so the far side can't be its way: unless it is of a health check.
+static __attribute__((noinline)) void refuse_source(struct worker *worker, struct rte_mbuf *packet,
+	struct route_target source, struct route_target target, uint32_t arrived)
+{
+	if (!probe_take(worker, packet, source, target, arrived))
+		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
 }
 
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
@@ -253,13 +264,13 @@ void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, cons
 		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
 		if (unlikely(!is_tunnel(sources[i])))
-			worker_drop_of_tunnel(worker, packets[i], DROP_INNER_SOURCE, tunnels[i]);
+			refuse_source(worker, packets[i], sources[i], target, tunnels[i]);
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(
 				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
 		else
 			forward_decapsulated_elsewhere(
-				worker, &forwarding, packets[i], target, tunnels[i]);
+				worker, &forwarding, packets[i], sources[i], target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
 }

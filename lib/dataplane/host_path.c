@@ -203,6 +203,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 	if (read(fd, &expired, sizeof(expired)) != sizeof(expired))
 		return;
 	host_path_drain(dataplane);
+	health_tick(dataplane);
 	ticks++;
 	if (ticks % TICKS_PER_CHORE == 0) {
 		reclaim_poll(dataplane->reclaim);

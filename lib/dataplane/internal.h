@@ -36,6 +36,8 @@
 #define EVENT_RING_SIZE 256
 #define PORT_ENDPOINTS  CONFIG_ADDRESSES
 #define NO_TUNNEL       UINT32_MAX
+#define PROBE_RING_SIZE 1024
+#define LATE_MAX        64
 #define ETHERNET_SIZE   RTE_ETHER_HDR_LEN
 #define VLAN_TAG_SIZE   4
 #define VLAN_TAGS       2 // at most: 802.1ad
@@ -185,6 +187,31 @@ struct worker_output {
 	uint32_t tunnels[2 * BURST_MAX]; // that drops count for, or NO_TUNNEL
 };
 
+// What a health probe holds: the far side returns it as it is, and has read it.
+struct probe_payload {
+	uint64_t magic;  // of this process
+	uint64_t cookie; // of this attempt
+	uint32_t tunnel;
+	uint8_t padding[4];
+};
+
+// An answer that a worker received.
+struct probe_answer {
+	uint64_t received; // TSC
+	uint64_t cookie;
+	uint32_t tunnel;  // as it says
+	uint32_t arrived; // the tunnel it came by, or NO_TUNNEL: in clear
+	uint16_t probe;
+	uint8_t padding[6];
+};
+
+// A probe that found the TX queue full.
+struct late_frame {
+	struct rte_mbuf *packet;
+	uint32_t tunnel;
+	uint32_t port; // index
+};
+
 // Tokens for packets, refilled by time.
 struct token_bucket {
 	uint64_t refilled; // TSC
@@ -218,6 +245,10 @@ struct worker {
 	struct stage_clock stages; // also the ESP context's
 	struct share *share;       // NULL = off
 	struct rte_ring *to_host, *from_host, *events;
+	struct rte_ring *probes, *answers; // of health checks: mbufs to send, struct probe_answer
+	unsigned int late_count;
+	bool keeps_late; // what the TX queue does not take is kept
+	struct late_frame late[LATE_MAX];
 	struct rte_ring *fragments; // that other workers received; NULL = there are none
 	struct reassembly *reassembly;
 	struct token_bucket punt;
@@ -259,6 +290,9 @@ struct dataplane {
 	struct port ports[CONFIG_PORTS];
 	struct worker *workers[CONFIG_WORKERS];
 	_Atomic bool stopping;
+	// By these, workers know the answers to our health probes.
+	uint16_t probe_identifier;
+	uint64_t probe_magic;
 	struct share_board board;
 	uint64_t fragment_keys[REASSEMBLY_WORDS]; // random; never change
 	// Control's.
@@ -282,8 +316,9 @@ struct dataplane {
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
 	int tick_fd;
-	struct filler *fillers;   // [tunnel]
-	bool any_dummies;         // some tunnel sends them
+	struct filler *fillers; // [tunnel]
+	bool any_dummies;       // some tunnel sends them
+	struct prober *prober;
 	uint64_t *no_sa_reported; // [tunnel] when, nanoseconds
 	uint64_t unknown_spi_reported;
 	uint64_t progress_reported; // nanoseconds; at first, when the start began
@@ -369,6 +404,17 @@ unsigned int inject_burst(struct worker *worker);
 // filler.c: sends a packet with HOST_DUMMY or HOST_KEEPALIVE.
 void filler_send(struct worker *worker, struct rte_mbuf *packet);
 
+// probe.c: sends the probes that control put on the worker's ring. Returns packets.
+unsigned int probe_burst(struct worker *worker);
+void probe_drain(struct worker *worker); // at the end
+// A packet of the tunnel `arrived` that is not forwarded, with where its source and destination are
+// routed to: takes it (true) when it belongs to a health check, one of ours or of the far side's.
+bool probe_take(struct worker *worker, struct rte_mbuf *packet, struct route_target source,
+	struct route_target target, uint32_t arrived);
+// A frame for the host, with `size` bytes behind its Ethernet header: the same for what answers our
+// unidirectional probes.
+bool probe_take_clear(struct worker *worker, struct rte_mbuf *packet, uint32_t size);
+
 // share.c: a queue that one worker does not keep up with.
 #define SHARE_FULL  32u // packets: as many as any queue is asked for at least
 #define SHARE_AFTER 8   // full bursts in succession: the worker does not keep up
@@ -402,13 +448,19 @@ static inline void worker_note_busy(struct worker *worker)
 		telemetry_begin_busy(worker->slot);
 }
 
+// Gives the buffer back when the burst ends. The packet has been counted.
+static inline void worker_free_later(struct worker *worker, struct rte_mbuf *packet)
+{
+	if (unlikely(worker->free_count == BURST_MAX))
+		worker_free_drops(worker);
+	worker->free_packets[worker->free_count++] = packet;
+}
+
 static inline void worker_drop(
 	struct worker *worker, struct rte_mbuf *packet, enum drop_reason reason)
 {
 	worker->source->drops[reason]++;
-	if (unlikely(worker->free_count == BURST_MAX))
-		worker_free_drops(worker);
-	worker->free_packets[worker->free_count++] = packet;
+	worker_free_later(worker, packet);
 }
 
 static inline void worker_drop_of_tunnel(
@@ -483,6 +535,16 @@ uint32_t path_resolve(void *dataplane, const struct packet_address *destination)
 bool filler_create(struct dataplane *dataplane);
 void filler_chore(struct dataplane *dataplane);
 void filler_second(struct dataplane *dataplane);
+// health.c: probes, and what their outcomes mean. Control calls health_tick twice a millisecond.
+int health_start(struct dataplane *dataplane, struct dataplane_error *error);
+void health_tick(struct dataplane *dataplane);
+void health_stop(struct dataplane *dataplane);
+// Begins to check a tunnel, or goes on with other settings: its state and statistics stay. With
+// enabled = false it ends, and the tunnel counts as healthy. 0, or -1 without memory and with
+// nothing changed.
+int health_tunnel_configure(
+	struct dataplane *dataplane, unsigned int tunnel, const struct config_tunnel *config);
+void health_tunnel_remove(struct dataplane *dataplane, unsigned int tunnel);
 // mirror.c: netlink to neighbours and routes
 int mirror_create(struct dataplane *dataplane, struct dataplane_error *error);
 void mirror_destroy(struct dataplane *dataplane);

@@ -283,6 +283,16 @@ struct sorted {
 	struct destinations destinations; // of the former
 };
 
+static __attribute__((noinline)) void hand_to_host(struct worker *worker, struct rte_mbuf *packet,
+	const struct port *port, enum arrival arrival, uint32_t size)
+{
+	const struct rte_ether_hdr *ethernet =
+		rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
+	bool is_arp = ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_ARP);
+	if (is_arp || !probe_take_clear(worker, packet, size))
+		punt_frame(worker, packet, port, arrival == ARRIVAL_HOST_URGENT);
+}
+
 static __rte_always_inline void add_esp(
 	struct sorted *sorted, struct rte_mbuf *packet, const struct frame *frame)
 {
@@ -352,7 +362,7 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 		sort_too_big(worker, port, packet, frame.size);
 	} else {
 		set_data(packet, 0, ETHERNET_SIZE + frame.size);
-		punt_frame(worker, packet, port, arrival == ARRIVAL_HOST_URGENT);
+		hand_to_host(worker, packet, port, arrival, frame.size);
 	}
 }
 

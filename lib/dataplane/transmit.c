@@ -158,6 +158,16 @@ void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint
 	}
 }
 
+// A health probe that the queue did not take has another try.
+static bool keep_late(
+	struct worker *worker, unsigned int port, struct rte_mbuf *packet, uint32_t tunnel)
+{
+	if (!worker->keeps_late || worker->late_count == LATE_MAX)
+		return false;
+	worker->late[worker->late_count++] = (struct late_frame){packet, tunnel, port};
+	return true;
+}
+
 static void flush_port(struct worker *worker, unsigned int index)
 {
 	struct worker_output *output = &worker->output[index];
@@ -178,6 +188,8 @@ static void flush_port(struct worker *worker, unsigned int index)
 	worker->source->forwarded += sent;
 	for (unsigned int i = sent; i < output->count; i++) {
 		bytes -= output->packets[i]->pkt_len;
+		if (keep_late(worker, index, output->packets[i], output->tunnels[i]))
+			continue;
 		worker_drop_of_tunnel(worker, output->packets[i], DROP_TX_FULL, output->tunnels[i]);
 	}
 	queue->tx_packets += sent;

@@ -120,6 +120,12 @@ int dataplane_tunnel_add(struct dataplane *dataplane, unsigned int index,
 		host_path_close_tun(dataplane, index, true);
 		return -1;
 	}
+	if (health_tunnel_configure(dataplane, index, config) != 0) {
+		delete_own_routes(dataplane, index, config, NULL);
+		host_path_close_tun(dataplane, index, true);
+		return dataplane_fail(
+			error, "tunnel %s: no memory for its health checks", config->name);
+	}
 	tunnel_configure(dataplane->tunnels, index, config);
 	return 0;
 }
@@ -164,7 +170,11 @@ int dataplane_tunnel_change(struct dataplane *dataplane, unsigned int index,
 {
 	const struct config_tunnel *before = tunnel_get(dataplane->tunnels, index)->config;
 	struct dataplane_error ignored;
-	if (move(dataplane, index, before, config, error) != 0) {
+	int result = move(dataplane, index, before, config, error);
+	if (result == 0 && health_tunnel_configure(dataplane, index, config) != 0)
+		result = dataplane_fail(
+			error, "tunnel %s: no memory for its health checks", config->name);
+	if (result != 0) {
 		move(dataplane, index, config, before, &ignored);
 		return -1;
 	}
@@ -177,7 +187,7 @@ struct retired {
 	struct dataplane *dataplane;
 	unsigned int tunnel;
 	// Of the rings of each worker: how far they were filled when the tunnel went.
-	uint32_t to_host[CONFIG_WORKERS], from_host[CONFIG_WORKERS];
+	uint32_t to_host[CONFIG_WORKERS], from_host[CONFIG_WORKERS], probes[CONFIG_WORKERS];
 };
 
 static bool has_passed(const struct rte_ring *ring, uint32_t filled)
@@ -191,7 +201,8 @@ static bool rings_passed(const struct retired *retired)
 	// Once the workers have stopped, what the rings hold is dropped.
 	for (unsigned int i = 0; dataplane->running && i < dataplane->worker_count; i++)
 		if (!has_passed(dataplane->workers[i]->to_host, retired->to_host[i]) ||
-			!has_passed(dataplane->workers[i]->from_host, retired->from_host[i]))
+			!has_passed(dataplane->workers[i]->from_host, retired->from_host[i]) ||
+			!has_passed(dataplane->workers[i]->probes, retired->probes[i]))
 			return false;
 	return true;
 }
@@ -228,6 +239,7 @@ static void note_rings(void *argument)
 		retired->to_host[i] =
 			__atomic_load_n(&worker->to_host->prod.tail, __ATOMIC_ACQUIRE);
 		retired->from_host[i] = worker->from_host->prod.tail; // control's own
+		retired->probes[i] = worker->probes->prod.tail;
 	}
 	wait_for_rings(retired);
 }
@@ -245,6 +257,7 @@ static void retire_index(struct dataplane *dataplane, unsigned int tunnel)
 
 void dataplane_tunnel_remove(struct dataplane *dataplane, unsigned int index)
 {
+	health_tunnel_remove(dataplane, index);
 	delete_own_routes(dataplane, index, tunnel_get(dataplane->tunnels, index)->config, NULL);
 	host_path_close_tun(dataplane, index, true);
 	route_set_penalty(dataplane->routes, &(struct route_target){ROUTE_TUNNEL, index}, 0);

@@ -113,6 +113,16 @@ static unsigned int poll_host(struct worker *worker)
 	return inject_burst(worker);
 }
 
+// First in each loop, so that probes wait for no traffic, and find the room that the TX queue has
+// got since the last one.
+static unsigned int poll_probes(struct worker *worker)
+{
+	if (likely(rte_ring_empty(worker->probes) && worker->late_count == 0))
+		return 0;
+	worker_note_busy(worker);
+	return probe_burst(worker);
+}
+
 static unsigned int poll_fragments(struct worker *worker)
 {
 	if (unlikely(!reassembly_is_empty(worker->reassembly)))
@@ -132,7 +142,8 @@ static inline void follow_stages(struct worker *worker)
 
 unsigned int worker_loop(struct worker *worker)
 {
-	unsigned int count = poll_all(worker);
+	unsigned int count = poll_probes(worker);
+	count += poll_all(worker);
 	count += poll_host(worker);
 	count += poll_fragments(worker);
 	if (worker->share != NULL)
@@ -149,6 +160,7 @@ void worker_drain(struct worker *worker)
 	while (inject_burst(worker) != 0)
 		;
 	later_run(worker);
+	probe_drain(worker);
 }
 
 int worker_main(void *argument)

@@ -308,3 +308,30 @@ bool packet_is_too_big_message(
 // sequence number.
 bool packet_too_big_parse(const uint8_t *ip, uint32_t length, const struct packet_ip_view *view,
 	struct packet_too_big *message);
+
+// ---- ICMP echo (echo.c) ----
+
+#define PACKET_ECHO_HEADER   8
+#define PACKET_ECHO_OVERHEAD (sizeof(struct rte_ipv6_hdr) + PACKET_ECHO_HEADER)
+#define PACKET_ECHO_TTL      64
+
+// An ICMP echo request or reply (RFC 792, RFC 4443 section 4).
+struct packet_echo {
+	bool is_reply;
+	uint16_t identifier, sequence; // host order
+	const uint8_t *payload;
+	uint32_t size; // of it
+};
+
+// Reads a checked IP packet of `length` bytes (as packet_ip_check said). True when it is an echo
+// request or reply, whole (no fragment), without IPv4 options or IPv6 extension headers, and with
+// the right checksum.
+bool packet_echo_read(const uint8_t *data, uint32_t length, struct packet_echo *echo);
+// Makes the request that packet_echo_read has read the reply to it, in place: addresses change
+// places, TTL or hop limit is 64, and so are the checksums. Identification and DF of IPv4 stay.
+void packet_echo_answer(uint8_t *data);
+// Writes an IP packet with this message at `data`, which has room for PACKET_ECHO_OVERHEAD bytes
+// and the payload, and returns its length. The addresses are of one family. TTL 64, with DF.
+uint32_t packet_echo_write(uint8_t *data, const struct packet_address *source,
+	const struct packet_address *destination, const struct packet_echo *echo,
+	uint8_t traffic_class);

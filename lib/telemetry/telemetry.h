@@ -117,9 +117,9 @@ struct telemetry_source {
 	uint64_t received; // packets
 	uint64_t received_bytes;
 	uint64_t forwarded;
-	uint64_t to_host;
-	uint64_t split;  // fragments that were made, but for the one that has the packet's place
-	uint64_t joined; // fragments that went into a packet which has another one's place
+	uint64_t to_host; // its kernel, and answers to the gateway's own health probes
+	uint64_t split;   // fragments that were made, but for the one that has the packet's place
+	uint64_t joined;  // fragments that went into a packet which has another one's place
 	uint64_t drops[DROP_COUNT]; // [DROP_NONE] stays 0
 };
 
@@ -131,6 +131,9 @@ struct telemetry_queue {
 struct telemetry_tunnel {
 	uint64_t out_packets, out_bytes; // inner packets and bytes before encapsulation
 	uint64_t in_packets, in_bytes;   // inner packets and bytes after decapsulation
+	// Health checks, which are none of the above:
+	uint64_t probes_sent;     // packets of our own
+	uint64_t echoes_answered; // the far side's, to our interface address
 	uint64_t drops[DROP_COUNT];
 };
 

@@ -28,7 +28,7 @@ struct health {
 	uint64_t unhealthy_since;
 	uint64_t next_start;
 	uint16_t next_probe;
-	uint16_t probe_count; // of `probes`, a power of two; probe n is probes[n % probe_count]
+	uint16_t probe_mask; // probe n is probes[n & probe_mask]; their number is a power of two
 	struct probe *probes;
 	// Since the last success: the ends of the last failures, the newest at
 	// failures[failure_count - 1], modulo their number.
@@ -252,7 +252,7 @@ static void send_attempt(struct health *health, struct probe *probe, uint16_t nu
 static void start_probe(struct health *health, uint64_t now)
 {
 	uint16_t number = health->next_probe++;
-	struct probe *probe = &health->probes[number % health->probe_count];
+	struct probe *probe = &health->probes[number & health->probe_mask];
 	// Only when time made a leap is there one in its place that has not ended.
 	if (probe->attempts != 0)
 		end_probe(health, probe, true, now);
@@ -263,7 +263,7 @@ static void start_probe(struct health *health, uint64_t now)
 static uint16_t number_of(const struct health *health, uint16_t slot)
 {
 	uint16_t last = (uint16_t)(health->next_probe - 1);
-	return (uint16_t)(last - (uint16_t)((last - slot) % health->probe_count));
+	return (uint16_t)(last - ((last - slot) & health->probe_mask));
 }
 
 static void time_out(struct health *health, uint16_t slot, uint64_t now)
@@ -277,7 +277,7 @@ static void time_out(struct health *health, uint16_t slot, uint64_t now)
 
 void health_poll(struct health *health, uint64_t now)
 {
-	for (uint16_t slot = 0; slot < health->probe_count; slot++) {
+	for (uint16_t slot = 0; slot <= health->probe_mask; slot++) {
 		const struct probe *probe = &health->probes[slot];
 		if (probe->attempts != 0 && probe->sent + health->settings.timeout <= now)
 			time_out(health, slot, now);
@@ -295,7 +295,7 @@ void health_poll(struct health *health, uint64_t now)
 uint64_t health_next(const struct health *health)
 {
 	uint64_t next = health->next_start;
-	for (uint16_t slot = 0; slot < health->probe_count; slot++) {
+	for (uint16_t slot = 0; slot <= health->probe_mask; slot++) {
 		const struct probe *probe = &health->probes[slot];
 		uint64_t end = probe->sent + health->settings.timeout;
 		if (probe->attempts != 0 && end < next)
@@ -322,7 +322,7 @@ static void note_round_trip(struct health *health, uint64_t rtt)
 
 bool health_answer(struct health *health, uint16_t number, uint64_t cookie, uint64_t at)
 {
-	uint16_t slot = (uint16_t)(number % health->probe_count);
+	uint16_t slot = (uint16_t)(number & health->probe_mask);
 	struct probe *probe = &health->probes[slot];
 	if (probe->attempts == 0 || number_of(health, slot) != number || probe->cookie != cookie ||
 		at >= probe->sent + health->settings.timeout)
@@ -347,7 +347,7 @@ bool health_configure(struct health *health, const struct health_settings *setti
 		return false;
 	free(health->probes);
 	health->probes = probes;
-	health->probe_count = count;
+	health->probe_mask = (uint16_t)(count - 1);
 	bool other_window = settings->degraded_window != health->settings.degraded_window;
 	health->settings = *settings;
 	if (other_window)

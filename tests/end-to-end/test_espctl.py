@@ -29,18 +29,19 @@ def test_tunnel_list(bench):
     with gateway.dropping(replay=1):
         bench.send_outside(packet)
     lines = gateway.espctl("tunnel", "list").stdout.splitlines()
-    assert len(lines) == 1 + 2 * len(Bench.FAR) and max(map(len, lines)) <= 132
+    assert len(lines) == 2 + 2 * len(Bench.FAR) and max(map(len, lines)) <= 132
     drops = before["tunnel01"]["drop_total"] + 1
-    out = columns(lines[1])
+    assert columns(lines[1]) == ["ADDRESS", "HEALTH", "LOSS", "RTT"]
+    out = columns(lines[2])
     assert out[:2] == ["tunnel01", "up"] and out[4:6] == [str(drops), "out"]
     assert out[2] in ("25 min", "24 min") and out[3] in ("1 h 00 min", "59 min")
     assert out[6] == Bench.WAN
     assert int(out[8]) == before["tunnel01"]["out_packets"] + 3
-    into = columns(lines[2])
-    assert into[:3] == ["169.254.244.2/30", "in", Bench.FAR["tunnel01"]]
-    assert int(into[4]) == before["tunnel01"]["in_packets"] + 2
+    into = columns(lines[3])
+    assert into[:6] == ["169.254.244.2/30", "-", "-", "-", "in", Bench.FAR["tunnel01"]]
+    assert int(into[7]) == before["tunnel01"]["in_packets"] + 2
     assert all(re.fullmatch(r"\d s", words[-1]) for words in (out, into))
-    down = columns(lines[3])
+    down = columns(lines[4])
     assert down[:4] == ["tunnel02", "down", "-", "-"] and down[-1] == "never"
     listed = json.loads(gateway.espctl("--json", "tunnel", "list").stdout)["tunnels"]
     assert [tunnel["if_id"] for tunnel in listed] == [1, 2, 3, 4]
@@ -53,7 +54,7 @@ def test_an_event_that_there_is_not(bench):
     refused = bench.gateway.espctl("events", "--event", "sa.foo", check=False)
     assert refused.returncode == 1
     assert 'there is no event "sa.foo"; there are sa.soft_expired, ' in refused.stderr
-    assert refused.stderr.strip().endswith("port.state, events.lost")
+    assert refused.stderr.strip().endswith("config.applied, events.lost")
     refused = bench.gateway.espctl("events", "--event", "sa.soft_expird", check=False)
     assert 'did you mean "sa.soft_expired"?' in refused.stderr
     refused = bench.gateway.espctl("events", "--event", "x" * 40, check=False)

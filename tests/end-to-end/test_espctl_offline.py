@@ -443,22 +443,25 @@ def tunnel(**members):
             "in_age_seconds": 730, "out_age_seconds": 45, "rekey_in_seconds": 2270,
             "expiry_in_seconds": 3600, "out_packets": 714094, "out_bytes": 1004000000,
             "in_packets": 65967, "in_bytes": 3500000, "drops": {"replay": 2}, "drop_total": 2,
-            "last_out_seconds": 0, "last_in_seconds": 3, **members}
+            "last_out_seconds": 0, "last_in_seconds": 3,
+            "health": {"state": "degraded", "loss": 0.0123, "rtt_us": 900,
+                       "rtt_smoothed_us": 1234}, **members}
 
 
 def test_tunnel_list_shows_both_directions(gateway):
     tunnels = [tunnel(), tunnel(name="tunnel02", state="down", in_age_seconds=None,
                                 out_age_seconds=None, rekey_in_seconds=None,
-                                expiry_in_seconds=0, last_in_seconds=None)]
+                                expiry_in_seconds=0, last_in_seconds=None, health=None)]
     started = gateway({"tunnel.list": [{"tunnels": tunnels[:1], "next": 1},
                                        {"tunnels": tunnels[1:]}]})
     result = espctl("tunnel", "list", socket_path=started.path)
     assert result.stdout == """\
-TUNNEL, ADDRESS   STATE  REKEY IN  EXPIRES IN  DROPS  DIR  FROM           SA AGE  PACKETS   BYTES   LAST
-tunnel01          up       37 min  1 h 00 min      2  out  203.0.113.10     45 s   714094  1.0 GB    0 s
-169.254.244.2/30                                      in   198.51.100.21  12 min    65967  3.5 MB    3 s
-tunnel02          down          -         now      2  out  203.0.113.10        -   714094  1.0 GB    0 s
-169.254.244.2/30                                      in   198.51.100.21       -    65967  3.5 MB  never
+TUNNEL            STATE     REKEY IN     EXPIRES  DROPS  DIR  FROM           SA AGE  PACKETS   BYTES   LAST
+ADDRESS           HEALTH        LOSS         RTT
+tunnel01          up          37 min  1 h 00 min      2  out  203.0.113.10     45 s   714094  1.0 GB    0 s
+169.254.244.2/30  degraded    1.23 %     1.23 ms         in   198.51.100.21  12 min    65967  3.5 MB    3 s
+tunnel02          down             -         now      2  out  203.0.113.10        -   714094  1.0 GB    0 s
+169.254.244.2/30  -                -           -         in   198.51.100.21       -    65967  3.5 MB  never
 """
 
 
@@ -471,7 +474,7 @@ def test_wide_tunnel_table_fits(gateway):
                   last_in_seconds=90000, last_out_seconds=None)
     result = espctl("tunnel", "list",
                     socket_path=gateway({"tunnel.list": {"tunnels": [wide]}}).path)
-    header, out, into = result.stdout.splitlines()
+    header, _, out, into = result.stdout.splitlines()
     assert max(map(len, (header, out, into))) == 132
     assert "2001:db8:1111:" in out and "~" in out
     for shown in "9999999", "999.9 kB", "1 h 02 min", "1 d 01 h", "never":

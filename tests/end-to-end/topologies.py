@@ -90,7 +90,7 @@ class Bench:
                 {"name": name, "customer_endpoint": address,
                  "gateway_endpoint": self.WAN6 if ":" in address else self.WAN,
                  "interface_address": f"169.254.244.{4 * i + 2}/30",
-                 "replay_window": 1024}
+                 "replay_window": 1024, "health": {"enabled": False}}
                 for i, (name, address) in enumerate(self.FAR.items())
             ],
             "routes": [
@@ -231,7 +231,8 @@ class Pair:
             "tunnels": [
                 {"name": name, "gateway_endpoint": here, "customer_endpoint": there,
                  "interface_address": f"169.254.244.{4 * i + 2 - end}/30",
-                 "replay_window": 4096 if queues == 1 else 16384}
+                 "replay_window": 4096 if queues == 1 else 16384,
+                 "health": {"enabled": False}}
                 for i, (name, here, there) in enumerate(tunnels)
             ],
             "routes": [

@@ -9,6 +9,20 @@
 
 #include "packet/packet.h"
 
+// What is read as an echo request is read as its reply once it is answered.
+static void answer_echo(uint8_t *data, uint32_t length)
+{
+	struct packet_echo echo, answer;
+	if (!packet_echo_read(data, length, &echo))
+		return;
+	require(echo.payload + echo.size == data + length);
+	if (echo.is_reply)
+		return;
+	packet_echo_answer(data);
+	require(packet_echo_read(data, length, &answer) && answer.is_reply);
+	require(answer.identifier == echo.identifier && answer.size == echo.size);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 
 static void require(bool condition)
@@ -89,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 		uint32_t hash = packet_flow_hash(data, length);
 		change_header(data, length);
 		require(packet_flow_hash(data, length) == hash);
+		answer_echo(data, length);
 	}
 	free(data);
 	return 0;

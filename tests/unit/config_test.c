@@ -171,7 +171,9 @@ static void test_defaults(void **state)
 	assert_true(tunnel->health.enabled);
 	assert_int_equal(tunnel->health.type, CONFIG_HEALTH_REQUEST);
 	assert_int_equal(tunnel->health.direction, CONFIG_HEALTH_BIDIRECTIONAL);
-	assert_int_equal(tunnel->health.rate, CONFIG_HEALTH_MID);
+	assert_int_equal(tunnel->health.rate, 500);
+	assert_int_equal(tunnel->health.timeout, 250);
+	assert_int_equal(tunnel->health.down_failures, 3);
 	assert_int_equal(config->routes[0].priority, 100);
 	assert_int_equal(config->routes[0].weight, 1);
 	config_free(config);
@@ -869,6 +871,53 @@ static void test_interface_address_errors(void **state)
 	EXPECT_CASES(cases);
 }
 
+#define HEALTH(settings) \
+	"gateway_endpoint = \"192", "health = { " settings " };\n gateway_endpoint = \"192"
+
+static void test_health_errors(void **state)
+{
+	(void)state;
+	static const struct error_case cases[] = {
+		{HEALTH("rate = \"fast\";"),
+			"11: tunnels[0].health.rate = \"fast\": is not one of the choices; write "
+			"\"low\", \"mid\" or \"high\", or a whole number of milliseconds from "
+			"20 to 60000"},
+		{HEALTH("rate = 19;"),
+			"11: tunnels[0].health.rate = 19: is too small; write \"low\", \"mid\" "
+			"or \"high\", or a whole number of milliseconds from 20 to 60000"},
+		{HEALTH("rate = 20; timeout = 674;"),
+			"11: tunnels[0].health.timeout = 674: with 2 retries and a probe every 20 "
+			"ms, over 100 probes would be under way at once; write at most 666"},
+		{HEALTH("direction = \"unidirectional\"; target = \"fd00::1\";"),
+			"11: tunnels[0].health.target = \"fd00::1\": is of another family than "
+			"gateway_endpoint; write an IPv4 address"},
+		{HEALTH("down_failures = 17;"),
+			"11: tunnels[0].health.down_failures = 17: is too large; write a whole "
+			"number from 1 to 16"},
+	};
+	EXPECT_CASES(cases);
+}
+
+static void test_health_rates_and_targets(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *rate;
+		unsigned int milliseconds;
+	} cases[] = {{"\"low\"", 1000}, {"\"mid\"", 500}, {"\"high\"", 100}, {"75", 75}};
+	for (unsigned int i = 0; i < 4; i++) {
+		char settings[160];
+		snprintf(settings, sizeof(settings),
+			"health = { direction = \"unidirectional\"; rate = %s; }; "
+			"gateway_endpoint = \"192",
+			cases[i].rate);
+		struct config *config = right_edited("gateway_endpoint = \"192", settings);
+		assert_int_equal(config->tunnels[0].health.rate, cases[i].milliseconds);
+		assert_address(&config->tunnels[0].health.target, "198.51.100.1");
+		config_free(config);
+	}
+}
+
 static void test_far_sides_take_their_blocks(void **state)
 {
 	(void)state;
@@ -1520,6 +1569,8 @@ int main(void)
 		cmocka_unit_test(test_endpoint_errors),
 		cmocka_unit_test(test_interface_address_errors),
 		cmocka_unit_test(test_far_sides_take_their_blocks),
+		cmocka_unit_test(test_health_errors),
+		cmocka_unit_test(test_health_rates_and_targets),
 		cmocka_unit_test(test_if_ids),
 		cmocka_unit_test(test_window_and_mtu_errors),
 		cmocka_unit_test(test_route_errors),

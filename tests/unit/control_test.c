@@ -1314,6 +1314,58 @@ static void test_packets_per_key(void **state)
 	close(fd);
 }
 
+static bool fake_health(void *argument, unsigned int tunnel, struct health_report *report)
+{
+	(void)argument;
+	if (tunnel != 1)
+		return false;
+	*report = (struct health_report){
+		.state = HEALTH_DEGRADED,
+		.since = control_now() - 7 * NANOSECONDS,
+		.window_probes = 200,
+		.window_failed = 3,
+		.rtt_smoothed = 1234567,
+		.attempts = 9,
+		.answered = 8,
+		.failed = 7,
+		.changes = 6,
+	};
+	return true;
+}
+
+static void test_the_health_of_a_tunnel_is_shown_and_told(void **state)
+{
+	struct gateway *gateway = *state;
+	int fd = connect_client(gateway);
+	gateway->control->parts.health = fake_health;
+	json_t *result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel02\"}");
+	json_t *health = json_object_get(json_object_get(result, "tunnel"), "health");
+	char *dumped = json_dumps(health, JSON_COMPACT | JSON_REAL_PRECISION(6));
+	assert_string_equal(dumped,
+		"{\"state\":\"degraded\",\"since_seconds\":7,\"loss\":0.015,"
+		"\"window_probes\":200,\"window_failed\":3,\"rtt_us\":null,"
+		"\"rtt_smoothed_us\":1234,\"attempts\":9,\"answered\":8,\"failed\":7,"
+		"\"changes\":6}");
+	control_free(dumped);
+	json_decref(result);
+	result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel01\"}");
+	assert_true(json_is_null(json_object_get(json_object_get(result, "tunnel"), "health")));
+	json_decref(result);
+	call_done(gateway, fd, "events.subscribe", "{\"events\":[\"tunnel.health\"]}");
+	struct dataplane_event event = {.kind = DATAPLANE_TUNNEL_HEALTH,
+		.tunnel = 1,
+		.health = {HEALTH_HEALTHY, HEALTH_DOWN, HEALTH_CAUSE_NO_ANSWER}};
+	control_dataplane_event(gateway->control, &event);
+	json_t *got = receive(gateway, fd);
+	json_t *told = json_object_get(got, "params");
+	assert_string_equal(text_of(told, "tunnel"), "tunnel02");
+	assert_string_equal(text_of(told, "from"), "healthy");
+	assert_string_equal(text_of(told, "to"), "down");
+	assert_string_equal(text_of(told, "cause"), "no_answer");
+	assert_event(got, "tunnel.health", "(no text)");
+	close(fd);
+}
+
 static void test_data_plane_events_reach_subscribers(void **state)
 {
 	struct gateway *gateway = *state;
@@ -1563,6 +1615,8 @@ static void test_tunnels(void **state)
 	counters->in_bytes = 22;
 	counters->drops[DROP_REPLAY] = 3;
 	counters->drops[DROP_ICV] = 4;
+	counters->probes_sent = 5;
+	counters->echoes_answered = 6;
 	json_t *result = call(gateway, fd, "tunnel.show", "{\"tunnel\":\"tunnel01\"}");
 	char *dumped = json_dumps(json_object_get(result, "tunnel"), JSON_COMPACT);
 	assert_string_equal(dumped,
@@ -1571,7 +1625,8 @@ static void test_tunnels(void **state)
 		"\"169.254.244.2/30\",\"far_side\":\"aws\",\"mtu\":1438,\"path_mtu\":null,"
 		"\"path_mtu_believed\":0,\"path_mtu_refused\":0,\"state\":\"down\","
 		"\"sas_in\":0,\"sas_out\":0,\"in_age_seconds\":null,\"out_age_seconds\":null,"
-		"\"rekey_in_seconds\":null,\"expiry_in_seconds\":null,\"out_packets\":11,\"out_"
+		"\"rekey_in_seconds\":null,\"expiry_in_seconds\":null,\"health\":null,"
+		"\"probes_sent\":5,\"echoes_answered\":6,\"out_packets\":11,\"out_"
 		"bytes\":0,\"in_packets\":0,"
 		"\"in_bytes\":22,\"drops\":{\"replay\":3,\"icv\":4},\"drop_total\":7,"
 		"\"last_out_seconds\":null,\"last_in_seconds\":null}");
@@ -2063,6 +2118,7 @@ int main(void)
 		TEST(test_lifetime_in_packets_and_bytes),
 		TEST(test_sequence_numbers_end),
 		TEST(test_packets_per_key),
+		TEST(test_the_health_of_a_tunnel_is_shown_and_told),
 		TEST(test_data_plane_events_reach_subscribers),
 		TEST(test_a_move_is_told),
 		TEST(test_a_slow_subscriber_gets_one_events_lost),

@@ -550,6 +550,114 @@ static void test_similar_flows_spread(void **state)
 	}
 }
 
+// The ICMP message behind 20 bytes of IPv4, as RFC 792 has it, and its checksum by the reference.
+static uint8_t *echo_build(uint8_t buffer[256], uint8_t type, unsigned int payload)
+{
+	uint8_t *ip = ipv4_build(buffer, 5, 28 + payload);
+	ip[9] = 1;
+	memcpy(ip + 20, "\x00\x00\x00\x00\x12\x34\xab\xcd", 8);
+	ip[20] = type;
+	for (unsigned int i = 0; i < payload; i++)
+		ip[28 + i] = (uint8_t)(i * 29 + 1);
+	uint16_t sum = reference_checksum(ip + 20, 8 + (payload + 1) / 2 * 2);
+	ip[22] = (uint8_t)(sum >> 8);
+	ip[23] = (uint8_t)sum;
+	ip[10] = ip[11] = 0;
+	sum = reference_checksum(ip, 20);
+	ip[10] = (uint8_t)(sum >> 8);
+	ip[11] = (uint8_t)sum;
+	return ip;
+}
+
+static void test_echo_messages_are_read(void **state)
+{
+	(void)state;
+	uint8_t buffer[256];
+	struct packet_echo echo;
+	for (unsigned int payload = 0; payload < 50; payload++) {
+		uint8_t *ip = echo_build(buffer, payload % 2 ? 8 : 0, payload);
+		assert_true(packet_echo_read(ip, 28 + payload, &echo));
+		assert_int_equal(echo.is_reply, payload % 2 == 0);
+		assert_int_equal(echo.identifier, 0x1234);
+		assert_int_equal(echo.sequence, 0xabcd);
+		assert_int_equal(echo.size, payload);
+		assert_ptr_equal(echo.payload, ip + 28);
+		// Any bit that differs in the message makes the checksum wrong.
+		for (unsigned int i = 20; i < 28 + payload; i++) {
+			ip[i] ^= 0x10;
+			assert_false(packet_echo_read(ip, 28 + payload, &echo));
+			ip[i] ^= 0x10;
+		}
+	}
+}
+
+static void test_what_is_no_plain_echo_is_refused(void **state)
+{
+	(void)state;
+	uint8_t buffer[256];
+	struct packet_echo echo;
+	uint8_t *ip = echo_build(buffer, 8, 20);
+	assert_true(packet_echo_read(ip, 48, &echo));
+	ip[6] = 0x40; // DF is no fragment
+	assert_true(packet_echo_read(ip, 48, &echo));
+	ip[6] = 0x20;
+	assert_false(packet_echo_read(ip, 48, &echo));
+	ip[6] = 0x00;
+	ip[7] = 0x01;
+	assert_false(packet_echo_read(ip, 48, &echo));
+	ip = echo_build(buffer, 8, 20);
+	ip[9] = 17;
+	assert_false(packet_echo_read(ip, 48, &echo));
+	ip = echo_build(buffer, 13, 20); // timestamp
+	assert_false(packet_echo_read(ip, 48, &echo));
+	ip = echo_build(buffer, 8, 0);
+	assert_true(packet_echo_read(ip, 28, &echo));
+	assert_false(packet_echo_read(ip, 27, &echo));
+	ip[0] = 0x46;
+	assert_false(packet_echo_read(ip, 28, &echo));
+	ip = echo_build(buffer, 8, 20);
+	ip[21] = 1; // the code, with the checksum that fits
+	ip[23] = (uint8_t)(ip[23] - 1);
+	assert_false(packet_echo_read(ip, 48, &echo));
+}
+
+static void test_an_echo_message_is_written_read_and_answered(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *here, *there;
+		unsigned int header;
+	} cases[] = {{"169.254.244.2", "169.254.244.1", 20}, {"fd00::2", "fd00::1", 40}};
+	static const uint8_t payload[] = "what was sent";
+	for (unsigned int i = 0; i < 2; i++) {
+		uint8_t buffer[256] = {0}, *ip = buffer + 1;
+		struct packet_address here = address_of(cases[i].here);
+		struct packet_address there = address_of(cases[i].there);
+		const struct packet_echo sent = {.identifier = 0xfedc,
+			.sequence = 0x0123,
+			.payload = payload,
+			.size = sizeof(payload)};
+		struct packet_echo echo;
+		uint32_t length = packet_echo_write(ip, &here, &there, &sent, 0xc0), checked;
+		assert_int_equal(length, cases[i].header + 8 + sizeof(payload));
+		assert_int_equal(packet_ip_check(ip, 200, true, &checked), DROP_NONE);
+		assert_int_equal(checked, length);
+		assert_int_equal(packet_ip_traffic_class(ip), 0xc0);
+		assert_true(packet_echo_read(ip, length, &echo));
+		assert_false(echo.is_reply);
+		packet_echo_answer(ip);
+		assert_int_equal(packet_ip_check(ip, 200, true, &checked), DROP_NONE);
+		assert_true(packet_echo_read(ip, length, &echo));
+		assert_true(echo.is_reply);
+		assert_int_equal(echo.identifier, 0xfedc);
+		assert_int_equal(echo.sequence, 0x0123);
+		assert_memory_equal(echo.payload, payload, sizeof(payload));
+		unsigned int at = i == 0 ? 12 : 8, size = i == 0 ? 4 : 16;
+		assert_memory_equal(ip + at, there.bytes, size);
+		assert_memory_equal(ip + at + size, here.bytes, size);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -569,6 +677,9 @@ int main(void)
 		cmocka_unit_test(test_too_many_extension_headers_are_refused),
 		cmocka_unit_test(test_a_flow_is_addresses_and_ports),
 		cmocka_unit_test(test_similar_flows_spread),
+		cmocka_unit_test(test_echo_messages_are_read),
+		cmocka_unit_test(test_what_is_no_plain_echo_is_refused),
+		cmocka_unit_test(test_an_echo_message_is_written_read_and_answered),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
