@@ -35,29 +35,26 @@ static const struct packet_address *address_of_port(
 
 // An address of the interface that the packet arrived by, so that traceroute shows the way it took:
 // of the tunnel, or of the inside port. A tunnel whose interface address is of the other family
-// lends one from the first inside port that has one. NULL: there is none, or the packet is the
+// lends one from the first inside port that has one. Family 0: there is none, or the packet is the
 // host's.
-static const struct packet_address *choose_source(
+static struct packet_address choose_source(
 	const struct worker *worker, uint32_t arrived, const struct packet_address *peer)
 {
 	const struct dataplane *dataplane = worker->dataplane;
-	if (arrived == NO_TUNNEL) {
-		ptrdiff_t source = worker->source - worker->slot->sources;
-		if (source >= (ptrdiff_t)dataplane->port_count)
-			return NULL;
-		return address_of_port(&dataplane->ports[source], peer);
+	const struct packet_address *found = NULL;
+	ptrdiff_t source = worker->source - worker->slot->sources;
+	if (arrived != NO_TUNNEL) {
+		struct packet_address own =
+			tunnel_own_address(tunnel_get(dataplane->tunnels, arrived));
+		if (own.family == peer->family)
+			return own;
+		for (unsigned int i = 0; found == NULL && i < dataplane->port_count; i++)
+			if (!dataplane->ports[i].is_outside)
+				found = address_of_port(&dataplane->ports[i], peer);
+	} else if (source < (ptrdiff_t)dataplane->port_count) {
+		found = address_of_port(&dataplane->ports[source], peer);
 	}
-	const struct packet_address *own =
-		&dataplane->config->tunnels[arrived].interface_address.address;
-	for (unsigned int i = 0; own != NULL && own->family != peer->family; i++) {
-		if (i == dataplane->port_count)
-			return NULL;
-		const struct port *port = &dataplane->ports[i];
-		const struct packet_address *other =
-			port->is_outside ? NULL : address_of_port(port, peer);
-		own = other != NULL ? other : own;
-	}
-	return own;
+	return found != NULL ? *found : (struct packet_address){0};
 }
 
 // Whether a message can go to `peer` at all: not to the gateway itself, not in clear to the
@@ -100,11 +97,11 @@ static bool build(struct worker *worker, struct rte_mbuf *packet, enum packet_ic
 		!packet_icmp_may_answer(ip, packet->data_len) ||
 		!find_way_back(worker, &peer, &arrived))
 		return false;
-	const struct packet_address *own = choose_source(worker, arrived, &peer);
-	if (own == NULL || !token_take(&worker->icmp, 0))
+	const struct packet_address own = choose_source(worker, arrived, &peer);
+	if (own.family == 0 || !token_take(&worker->icmp, 0))
 		return false;
 	uint32_t size =
-		packet_icmp_build(ip, packet->data_len, error, mtu, own, worker->identification++);
+		packet_icmp_build(ip, packet->data_len, error, mtu, &own, worker->identification++);
 	packet->data_off = (uint16_t)(packet->data_off - before);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;

@@ -67,6 +67,27 @@ void tunnel_table_destroy(struct tunnel_table *table)
 	free(table);
 }
 
+// Workers need it, and the configuration goes when there is another one.
+static void store_own_address(struct tunnel *tunnel, const struct packet_address *address)
+{
+	uint64_t words[RTE_DIM(tunnel->own)];
+	memcpy(words, address->bytes, sizeof(words));
+	for (unsigned int i = 0; i < RTE_DIM(words); i++)
+		__atomic_store_n(&tunnel->own[i], words[i], __ATOMIC_RELAXED);
+	__atomic_store_n(&tunnel->own_family, address->family, __ATOMIC_RELAXED);
+}
+
+struct packet_address tunnel_own_address(const struct tunnel *tunnel)
+{
+	struct packet_address address = {
+		.family = __atomic_load_n(&tunnel->own_family, __ATOMIC_RELAXED)};
+	uint64_t words[RTE_DIM(tunnel->own)];
+	for (unsigned int i = 0; i < RTE_DIM(words); i++)
+		words[i] = __atomic_load_n(&tunnel->own[i], __ATOMIC_RELAXED);
+	memcpy(address.bytes, words, sizeof(words));
+	return address;
+}
+
 void tunnel_configure(
 	struct tunnel_table *table, unsigned int index, const struct config_tunnel *config)
 {
@@ -75,6 +96,7 @@ void tunnel_configure(
 	path_configure(table, tunnel);
 	if (config == NULL)
 		return;
+	store_own_address(tunnel, &config->interface_address.address);
 	__atomic_store_n(&tunnel->mss, config->mss, __ATOMIC_RELAXED);
 	__atomic_store_n(&tunnel->clear_df, config->clear_df, __ATOMIC_RELAXED);
 	__atomic_store_n(&tunnel->tfc, config->tfc, __ATOMIC_RELAXED);

@@ -100,10 +100,12 @@ struct tunnel {
 	_Atomic(struct tunnel_egress *) egress; // NULL = no outbound SA
 	uint32_t index;
 	// What control may change at any time:
-	uint32_t mtu;  // largest inner packet in bytes while there is no outbound SA
-	uint32_t mss;  // as configured; see config_tunnel
-	uint32_t tfc;  // bytes that inner packets are padded to; 0 = off
-	bool clear_df; // IPv4 packets over the MTU are split even if they have DF
+	uint32_t mtu;       // largest inner packet in bytes while there is no outbound SA
+	uint32_t mss;       // as configured; see config_tunnel
+	uint32_t tfc;       // bytes that inner packets are padded to; 0 = off
+	bool clear_df;      // IPv4 packets over the MTU are split even if they have DF
+	uint8_t own_family; // of the interface address, see tunnel_own_address
+	uint64_t own[2];
 	// Control's.
 	const struct config_tunnel *config; // NULL: there is no tunnel of this index
 	TAILQ_HEAD(sa_list, sa) sas;        // oldest first
@@ -118,6 +120,10 @@ static inline uint32_t tunnel_offered_mtu(
 	return egress == NULL ? tunnel->mtu
 			      : atomic_load_explicit(&egress->mtu, memory_order_acquire);
 }
+
+// Worker or control: the interface address. A worker that asks while control changes it may get one
+// that is put together of both.
+struct packet_address tunnel_own_address(const struct tunnel *tunnel);
 
 struct tunnel_table;
 

@@ -119,6 +119,15 @@ static void test_tunnels_are_as_configured(void **state)
 	assert_null(tunnel_find(table, "tunnel03"));
 	assert_int_equal(tunnel_get(table, 1)->index, 1);
 	assert_int_equal(tunnel_get(table, 1)->mtu, 1400);
+	struct config_tunnel moved = tunnels[1];
+	const char *const own[] = {"169.254.244.6", "2001:db8::6", "169.254.244.10"};
+	for (size_t i = 0; i < RTE_DIM(own); i++) {
+		moved.interface_address.address = address(own[i]);
+		tunnel_configure(table, 1, &moved);
+		struct packet_address read = tunnel_own_address(tunnel_get(table, 1));
+		assert_true(packet_address_equal(&read, &moved.interface_address.address));
+	}
+	tunnel_configure(table, 1, &tunnels[1]);
 	assert_int_equal(current_spi(0), 0);
 	assert_null(sa_next(table, NULL));
 }
