@@ -208,6 +208,7 @@ def test_about_these_nothing_is_told(bench):
     quiet[5].proto = 1
     with bench.gateway.dropping(no_route=len(quiet)):
         bench.send_inside(*quiet)
+    bench.inside.nothing(esp.is_ip, 0.1)
     for what in (ICMP(type=8), ICMP(type=13)):  # questions are packets like others
         with bench.gateway.dropping(no_route=1):
             bench.send_inside(head / what)
