@@ -326,7 +326,8 @@ void reassembly_add(struct reassembly *reassembly, struct rte_mbuf *frame,
 		return;
 	}
 	reassembly_expire(reassembly, now);
-	if (reassembly->held == reassembly->held_max)
+	// Packets that were refused or are for the host hold nothing.
+	while (reassembly->held == reassembly->held_max)
 		drop_oldest(reassembly, DROP_FRAGMENT_TABLE_FULL);
 	struct reassembly_key key = reassembly_key(
 		rte_pktmbuf_mtod_offset(frame, const uint8_t *, RTE_ETHER_HDR_LEN), fragment);

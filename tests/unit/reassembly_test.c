@@ -494,6 +494,18 @@ static void test_fragments_are_bounded_in_all(void **state)
 	assert_int_equal(table->held, most - 2 * REASSEMBLY_MEAN_FRAGMENTS + 1);
 }
 
+// The oldest packets may be refused ones, which hold none.
+static void test_fragments_are_bounded_beside_refused_packets(void **state)
+{
+	(void)state;
+	struct shape shape = v4;
+	assert_null(add_piece(&shape, 0));
+	assert_null(add(&shape, 8, 16, true));
+	check_ended(DROP_FRAGMENT_OVERLAP, 2);
+	test_fragments_are_bounded_in_all(state);
+	assert_int_equal(table->packets, PACKETS / 2);
+}
+
 static void test_too_many_fragments(void **state)
 {
 	(void)state;
@@ -645,6 +657,7 @@ int main(void)
 		TEST(test_a_refused_packet_is_forgotten_in_time),
 		TEST(test_a_full_table_loses_the_oldest),
 		TEST(test_fragments_are_bounded_in_all),
+		TEST(test_fragments_are_bounded_beside_refused_packets),
 		TEST(test_too_many_fragments),
 		TEST(test_the_largest_packet_and_larger),
 		TEST(test_impossible_fragments),
