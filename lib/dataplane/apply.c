@@ -83,9 +83,11 @@ static void take_back(struct dataplane *dataplane, const struct config_diff *dif
 	case CONFIG_PART_TUNNEL:
 		if (added)
 			dataplane_tunnel_remove(dataplane, change->after);
-		else
-			dataplane_tunnel_change(dataplane, change->before,
-				&before->tunnels[change->before], &ignored);
+		else if (dataplane_tunnel_change(dataplane, change->before,
+				 &before->tunnels[change->before], &ignored) != 0)
+			// The kernel refused: whatever its interface is like now, `next` goes.
+			tunnel_configure(dataplane->tunnels, change->before,
+				&before->tunnels[change->before]);
 		break;
 	case CONFIG_PART_ROUTE:
 		if (added)
@@ -127,6 +129,11 @@ static void free_far_ends(void *far_ends)
 	free(far_ends);
 }
 
+static void free_config(void *config)
+{
+	config_free(config);
+}
+
 // Everything that points into the old configuration points into the new one from now on; but the
 // tunnels that go, which do so later.
 static void swap(
@@ -135,7 +142,7 @@ static void swap(
 	for (unsigned int i = 0; i < next->tunnel_count; i++)
 		if (config_is_tunnel(&next->tunnels[i]))
 			tunnel_configure(dataplane->tunnels, i, &next->tunnels[i]);
-	dataplane->config = next;
+	__atomic_store_n(&dataplane->config, next, __ATOMIC_RELEASE);
 	const struct far_ends *before = atomic_exchange(&dataplane->far_ends, far_ends);
 	reclaim_defer(dataplane->reclaim, free_far_ends, (void *)(uintptr_t)before);
 }
@@ -194,7 +201,9 @@ int dataplane_apply(struct dataplane *dataplane, struct config *next,
 	}
 	// Far ends may be reached by another way now.
 	dataplane->underlay_changed = true;
-	config_free(dataplane->owned);
+	// A worker may be about to read the old one.
+	if (dataplane->owned != NULL)
+		reclaim_defer(dataplane->reclaim, free_config, dataplane->owned);
 	dataplane->owned = next;
 	return 0;
 }

@@ -277,8 +277,8 @@ struct far_ends {
 };
 
 struct dataplane {
-	// Workers read only what is the same for as long as the gateway runs: control puts another
-	// configuration in its place (tunnels.c).
+	// Control puts another one in its place (apply.c) and frees the old one when all workers
+	// have passed a quiescent state. Workers read only what is the same in both.
 	const struct config *config;
 	_Atomic(const struct far_ends *) far_ends;
 	struct reclaim *reclaim;
