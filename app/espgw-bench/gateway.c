@@ -209,7 +209,7 @@ int bench_gateway_create(struct bench_gateway *gateway, const struct bench_optio
 {
 	*gateway = (struct bench_gateway){
 		.sas = options->sas,
-		.tunnels = RTE_MIN(options->sas, (unsigned int)CONFIG_TUNNELS),
+		.tunnels = options->sas,
 		.routes = options->routes,
 		.shared = options->shared,
 		.worker_count = options->workers,

@@ -40,7 +40,7 @@ static const char help[] =
 	"  --no-rte-ipsec   leave DPDK's rte_ipsec out\n"
 	"  --workers N      1 or 2 (default: 1), each on a core of its own; without rte_ipsec\n"
 	"  --sas N          SAs each way, 1 to 10000 (default: 1); packets use them at random;\n"
-	"                   over 4096 with --path decap only, as each tunnel sends by one SA\n"
+	"                   each has a tunnel of its own\n"
 	"  --routes N       routes to the far side, 10 to 1000000 (default: 10, or as many as\n"
 	"                   SAs); packets take them at random\n"
 	"  --shared N       tunnels that share the flows of each route, 1 to 64 and no more than\n"
@@ -262,13 +262,6 @@ static bool complete(struct bench_options *options)
 	if (options->cold && options->sas < options->workers && !options->two_cores) {
 		fprintf(stderr, "espgw-bench: --cold: two workers need two SAs, or the packets of "
 				"one are too old for the window\n");
-		return false;
-	}
-	if (options->sas > CONFIG_TUNNELS && options->paths != 1u << BENCH_DECAP) {
-		fprintf(stderr,
-			"espgw-bench: --sas %u: over %d with --path decap only; each tunnel sends "
-			"by one SA, and there are at most %d tunnels\n",
-			options->sas, CONFIG_TUNNELS, CONFIG_TUNNELS);
 		return false;
 	}
 	return true;

@@ -178,7 +178,7 @@ def test_what_two_cores_cost_each_other(cold):
 
 
 @needs_root
-def test_more_inbound_sas_than_tunnels():
+def test_thousands_of_tunnels():
     result = run_measurement("--path", "decap", "--size", "64", "--burst", "32", "--sas", "5000")
     assert result["load"]["sas"] == 5000
 
@@ -253,7 +253,6 @@ def test_two_at_once_do_not_meet():
         (["--routes", "9"], "--routes 9: it must be a number from 10 to 1000000"),
         (["--sas", "2", "--shared", "3"], "--shared 3: more than SAs (2)"),
         (["--sas", "20", "--routes", "10"], "--routes 10: fewer than SAs (20)"),
-        (["--sas", "5000"], "--sas 5000: over 4096 with --path decap only"),
         (["--burst", "33"], "--burst 33: it must be 32 or 256"),
         (["--rounds", "0"], "--rounds 0: it must be a number from 1 to 20000"),
         (["--seconds", "x"], "--seconds x: it must be a number from 0.01 to 3600"),
