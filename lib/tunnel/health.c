@@ -188,7 +188,10 @@ static bool has_recovered(const struct health *health, uint64_t now)
 	unsigned int probes = settings->recovery_probes;
 	uint64_t last = probes >= 64 ? UINT64_MAX : (UINT64_C(1) << probes) - 1;
 	unsigned int failed = (unsigned int)__builtin_popcountll(health->recent & last);
-	if (health->was_healthy && now - health->unhealthy_since < settings->unhealthy_time)
+	// An answer may be from before the moment at which a failure was found out.
+	if (health->was_healthy &&
+		(now < health->unhealthy_since ||
+			now - health->unhealthy_since < settings->unhealthy_time))
 		return false;
 	return health->recent_count >= probes &&
 	       (uint64_t)failed * 1000 < (uint64_t)probes * settings->recovery_per_mille;
