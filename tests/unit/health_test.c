@@ -14,7 +14,7 @@
 
 #define MS     UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
-#define START  (1000 * SECOND)
+#define START  (100 * SECOND) // less than unhealthy_time
 
 static const struct health_settings defaults = {
 	.interval = 100 * MS,
@@ -330,6 +330,30 @@ static void test_down_needs_three_samples(void **state)
 	assert_int_equal(report().failed, 2);
 	assert_state(HEALTH_UNKNOWN);
 	run_for(1);
+	assert_state(HEALTH_DOWN);
+	end();
+}
+
+// A failure that is as old as the window is long is not in it any more.
+static void test_failures_leave_the_down_window(void **state)
+{
+	(void)state;
+	struct health_settings settings = defaults;
+	settings.interval = SECOND; // so the window is three seconds long
+	settings.timeout = 100 * MS;
+	settings.retries = 0;
+	begin(&settings);
+	world.path.cut = true;
+	run_for(1500 * MS);     // failures at 0.1 and 1.1
+	world.now += 1500 * MS; // and then a standstill
+	health_poll(world.health, world.now);
+	run_for(100 * MS);
+	assert_int_equal(report().failed, 3);
+	assert_state(HEALTH_UNKNOWN);
+	run_for(SECOND); // at 4.1, with that of 1.1
+	assert_int_equal(report().failed, 4);
+	assert_state(HEALTH_UNKNOWN);
+	run_for(SECOND);
 	assert_state(HEALTH_DOWN);
 	end();
 }
@@ -654,6 +678,7 @@ int main(void)
 		cmocka_unit_test(test_down_as_early_as_the_rules_allow),
 		cmocka_unit_test(test_down_by_the_passing_of_time),
 		cmocka_unit_test(test_down_needs_three_samples),
+		cmocka_unit_test(test_failures_leave_the_down_window),
 		cmocka_unit_test(test_one_answer_in_the_window_prevents_down),
 		cmocka_unit_test(test_the_window_widens_to_three_intervals),
 		cmocka_unit_test(test_a_delay_over_the_timeout_is_down),
