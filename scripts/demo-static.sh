@@ -88,15 +88,22 @@ add_sa()
 	rm "$key"
 }
 
+# Packets that a gateway's outbound SAs have encrypted: health probes are among them, and count for no
+# tunnel's traffic.
+encrypted()
+{
+	control "$1" --json sa list | /usr/bin/python3 -c '
+import json, sys
+print(sum(sa["packets"] for sa in json.load(sys.stdin)["sas"] if sa["direction"] == "out"))'
+}
+
 check_counters()
 {
-	local sent=0 gateway tunnel
+	local sent=0 gateway
 	esp=$(counter esp)
 	others=$(($(counter other) + $(counter ike)))
 	for gateway in gateway-a gateway-b; do
-		for tunnel in tunnel01 tunnel02; do
-			sent=$((sent + $(carried $gateway $tunnel out_packets)))
-		done
+		sent=$((sent + $(encrypted $gateway)))
 	done
 	[ "$others" -eq 0 ] || fail "$others packets on the outside links were not ESP"
 	{ [ "$esp" -gt 0 ] && [ "$esp" -le "$sent" ]; } ||

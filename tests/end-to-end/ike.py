@@ -481,7 +481,8 @@ class AwsNetwork:
             "tunnels": [
                 {"name": tunnel.name, "gateway_endpoint": self.GATEWAY, "if_id": tunnel.if_id,
                  "customer_endpoint": tunnel.address, "replay_window": 1024,
-                 "interface_address": f"{tunnel.gateway_inside}/30"}
+                 "interface_address": f"{tunnel.gateway_inside}/30",
+                 "health": {"enabled": False}}
                 for tunnel in self.tunnels
             ],
             "routes": [

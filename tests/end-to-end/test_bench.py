@@ -73,7 +73,7 @@ def test_all_rows_as_json(ways):
     assert machine["tsc_mhz"] > 100
     assert machine["dpdk"].startswith("DPDK")
     assert machine["ipsec_mb"]
-    load = {"workers": 1, "sas": 1, "routes": 10, "cold": False, "packets": 768}
+    load = {"workers": 1, "sas": 1, "routes": 10, "shared": 1, "cold": False, "packets": 768}
     assert result["load"] == load
 
     expected = {
