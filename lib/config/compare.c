@@ -231,19 +231,6 @@ static void tunnels_compare(struct comparison *comparison)
 
 typedef int (*element_order)(const void *a, const void *b);
 
-// By what makes a route that route.
-static int route_order(const void *a, const void *b)
-{
-	const struct config_route *x = *(const struct config_route *const *)a;
-	const struct config_route *y = *(const struct config_route *const *)b;
-	int order = memcmp(&x->prefix, &y->prefix, sizeof(x->prefix));
-	if (order == 0)
-		order = (x->tunnel > y->tunnel) - (x->tunnel < y->tunnel);
-	if (order == 0)
-		order = (x->port > y->port) - (x->port < y->port);
-	return order != 0 ? order : memcmp(&x->next_hop, &y->next_hop, sizeof(x->next_hop));
-}
-
 static int neighbour_order(const void *a, const void *b)
 {
 	const struct config_neighbour *x = *(const struct config_neighbour *const *)a;
@@ -307,10 +294,11 @@ static void lists_compare(struct comparison *comparison)
 {
 	const struct config *before = comparison->diff->before, *after = comparison->diff->after;
 	struct elements old = elements_sort(
-		before->routes, before->route_count, sizeof(before->routes[0]), route_order);
+		before->routes, before->route_count, sizeof(before->routes[0]), routes_compare);
 	struct elements new = elements_sort(
-		after->routes, after->route_count, sizeof(after->routes[0]), route_order);
-	elements_compare(comparison, CONFIG_PART_ROUTE, &settings_routes, &old, &new, route_order);
+		after->routes, after->route_count, sizeof(after->routes[0]), routes_compare);
+	elements_compare(
+		comparison, CONFIG_PART_ROUTE, &settings_routes, &old, &new, routes_compare);
 	old = elements_sort(before->neighbours, before->neighbour_count,
 		sizeof(before->neighbours[0]), neighbour_order);
 	new = elements_sort(after->neighbours, after->neighbour_count, sizeof(after->neighbours[0]),

@@ -82,6 +82,8 @@ void workers_read(struct reader *reader);
 void ports_read(struct reader *reader);
 void queues_read(struct reader *reader);
 void tunnels_read(struct reader *reader);
+// Order of two (struct config_route *) by what makes a route that route: prefix and target.
+int routes_compare(const void *a, const void *b);
 void routes_read(struct reader *reader);
 void neighbours_read(struct reader *reader);
 

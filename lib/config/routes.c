@@ -74,8 +74,7 @@ static void route_check(
 		port_route_check(reader, element, route);
 }
 
-// Two routes of one prefix and target are the same route.
-static int route_compare(const void *a, const void *b)
+int routes_compare(const void *a, const void *b)
 {
 	const struct config_route *x = *(const struct config_route *const *)a;
 	const struct config_route *y = *(const struct config_route *const *)b;
@@ -89,7 +88,7 @@ static int route_compare(const void *a, const void *b)
 
 static int route_order(const void *a, const void *b)
 {
-	int order = route_compare(a, b);
+	int order = routes_compare(a, b);
 	const struct config_route *x = *(const struct config_route *const *)a;
 	const struct config_route *y = *(const struct config_route *const *)b;
 	return order != 0 ? order : (x > y) - (x < y);
@@ -111,7 +110,7 @@ static void duplicates_check(struct reader *reader)
 	for (unsigned int i = 1; i < config->route_count; i++) {
 		const struct config_route *route = sorted[i];
 		if (route->prefix.address.family == 0 || (route->tunnel < 0 && route->port < 0) ||
-			route_compare(&sorted[i - 1], &sorted[i]) != 0)
+			routes_compare(&sorted[i - 1], &sorted[i]) != 0)
 			continue;
 		unsigned int index = (unsigned int)(route - config->routes);
 		reader_member_error(reader, reader_element(reader, "routes", index), "prefix",
