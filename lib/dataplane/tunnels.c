@@ -37,7 +37,10 @@ void tunnels_destroy(struct dataplane *dataplane)
 
 static uint32_t far_end_place(const struct far_ends *far_ends, const struct packet_address *address)
 {
-	uint32_t place = rte_jhash(address, sizeof(*address), 0) & far_ends->mask;
+	// The hash reads words, and addresses lie anywhere.
+	uint32_t words[RTE_ALIGN_CEIL(sizeof(*address), 4) / 4] = {0};
+	memcpy(words, address, sizeof(*address));
+	uint32_t place = rte_jhash_32b(words, RTE_DIM(words), 0) & far_ends->mask;
 	while (far_ends->addresses[place].family != 0 &&
 		!packet_address_equal(&far_ends->addresses[place], address))
 		place = (place + 1) & far_ends->mask;
