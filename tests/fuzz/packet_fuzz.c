@@ -9,6 +9,14 @@
 
 #include "packet/packet.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
+
+static void require(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
 // What is read as an echo request is read as its reply once it is answered.
 static void answer_echo(uint8_t *data, uint32_t length)
 {
@@ -21,14 +29,6 @@ static void answer_echo(uint8_t *data, uint32_t length)
 	packet_echo_answer(data);
 	require(packet_echo_read(data, length, &answer) && answer.is_reply);
 	require(answer.identifier == echo.identifier && answer.size == echo.size);
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
 }
 
 static void change_header(uint8_t *data, uint32_t size)
