@@ -11,10 +11,7 @@
 // The outer header still stands before the SPI: it says who sent this.
 static struct packet_address outer_source(const uint8_t *spi, uint16_t outer_size)
 {
-	const uint8_t *outer = spi - outer_size;
-	return outer[0] >> 4 == 4
-		       ? packet_address_v4(((const struct rte_ipv4_hdr *)outer)->src_addr)
-		       : packet_address_v6(((const struct rte_ipv6_hdr *)outer)->src_addr);
+	return packet_ip_source(spi - outer_size);
 }
 
 static void refuse_unknown_spi(

@@ -59,10 +59,7 @@ static uint8_t look_up_both(const struct route_table *routes, struct rte_mbuf *c
 
 static struct packet_address destination_of(const struct rte_mbuf *packet)
 {
-	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
-	if (ip[0] >> 4 == 4)
-		return packet_address_v4(((const struct rte_ipv4_hdr *)ip)->dst_addr);
-	return packet_address_v6(((const struct rte_ipv6_hdr *)ip)->dst_addr);
+	return packet_ip_destination(rte_pktmbuf_mtod(packet, const uint8_t *));
 }
 
 // Packets gathered to go on as one burst: in `tunnels` into tunnel to[i], in `ports` to adjacency

@@ -7,13 +7,6 @@
 #include "internal.h"
 #include "packet/size.h"
 
-static struct packet_address source_of(const uint8_t *ip)
-{
-	if (ip[0] >> 4 == 4)
-		return packet_address_v4(((const struct rte_ipv4_hdr *)ip)->src_addr);
-	return packet_address_v6(((const struct rte_ipv6_hdr *)ip)->src_addr);
-}
-
 // The port's address in the network of `peer`, or else its first one of that family; NULL when it
 // has none.
 static const struct packet_address *address_of_port(
@@ -92,7 +85,7 @@ static bool build(struct worker *worker, struct rte_mbuf *packet, enum packet_ic
 	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
 	bool is_ipv4 = ip[0] >> 4 == 4;
 	uint32_t before = is_ipv4 ? PACKET_ICMP_V4_BEFORE : PACKET_ICMP_V6_BEFORE;
-	struct packet_address peer = source_of(ip);
+	struct packet_address peer = packet_ip_source(ip);
 	if (worker->later_count == LATER_MAX || packet->data_off < before ||
 		!packet_icmp_may_answer(ip, packet->data_len) ||
 		!find_way_back(worker, &peer, &arrived))

@@ -260,9 +260,7 @@ static __rte_always_inline enum arrival classify(
 static void refuse_from_outside(struct worker *worker, struct rte_mbuf *packet)
 {
 	const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
-	struct packet_address destination =
-		ip[0] >> 4 == 4 ? packet_address_v4(((const struct rte_ipv4_hdr *)ip)->dst_addr)
-				: packet_address_v6(((const struct rte_ipv6_hdr *)ip)->dst_addr);
+	struct packet_address destination = packet_ip_destination(ip);
 	struct route_target target = route_lookup(worker->dataplane->routes, &destination, NULL);
 	worker_drop(worker, packet,
 		target.kind == ROUTE_NONE ? DROP_NO_ROUTE : DROP_CLEARTEXT_FROM_OUTSIDE);

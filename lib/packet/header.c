@@ -137,3 +137,17 @@ bool packet_ipv6_view(const uint8_t *data, uint32_t length, struct packet_ip_vie
 	view->protocol = protocol;
 	return true;
 }
+
+struct packet_address packet_ip_source(const uint8_t *data)
+{
+	if (data[0] >> 4 == 4)
+		return packet_address_v4(((const struct rte_ipv4_hdr *)data)->src_addr);
+	return packet_address_v6(((const struct rte_ipv6_hdr *)data)->src_addr);
+}
+
+struct packet_address packet_ip_destination(const uint8_t *data)
+{
+	if (data[0] >> 4 == 4)
+		return packet_address_v4(((const struct rte_ipv4_hdr *)data)->dst_addr);
+	return packet_address_v6(((const struct rte_ipv6_hdr *)data)->dst_addr);
+}

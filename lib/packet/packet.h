@@ -219,6 +219,9 @@ static inline bool packet_ip_decrement_ttl(uint8_t *data)
 	return true;
 }
 
+// Source and destination of a checked IP header.
+struct packet_address packet_ip_source(const uint8_t *data);
+struct packet_address packet_ip_destination(const uint8_t *data);
 // Traffic class of a checked IP header (DSCP and ECN).
 static inline uint8_t packet_ip_traffic_class(const uint8_t *data)
 {

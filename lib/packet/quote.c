@@ -111,7 +111,6 @@ bool packet_too_big_parse(const uint8_t *ip, uint32_t length, const struct packe
 	uint32_t mtu; // 16 bits in ICMP for IPv4 (RFC 1191 section 4), 32 in ICMPv6
 	memcpy(&mtu, icmp + 4, sizeof(mtu));
 	message->mtu = rte_be_to_cpu_32(mtu) & (is_ipv4 ? UINT16_MAX : UINT32_MAX);
-	message->sender = is_ipv4 ? packet_address_v4(((const struct rte_ipv4_hdr *)ip)->src_addr)
-				  : packet_address_v6(((const struct rte_ipv6_hdr *)ip)->src_addr);
+	message->sender = packet_ip_source(ip);
 	return true;
 }
