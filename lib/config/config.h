@@ -181,6 +181,9 @@ struct config {
 	unsigned int neighbour_count;
 };
 
+// The largest inner packet whose ESP packet has at most `outer_mtu` bytes, outer header of this
+// family (4 or 6) included, with or without UDP encapsulation. 0 when there is none.
+uint32_t config_largest_inner(uint32_t outer_mtu, uint8_t family, bool udp);
 // The MTU that a tunnel offers by an SA with outer addresses of this family (4 or 6), with or
 // without UDP encapsulation: as configured, or the largest inner packet whose ESP packet fits the
 // outside port.

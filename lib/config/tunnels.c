@@ -273,8 +273,8 @@ static const struct config_port *endpoints_check(
 	return NULL;
 }
 
-// The largest inner packet that fits the port: inner and trailer fill multiples of 4.
-static uint32_t mtu_compute(uint32_t outer_mtu, uint8_t family, bool udp)
+// Inner packet and trailer fill multiples of 4.
+uint32_t config_largest_inner(uint32_t outer_mtu, uint8_t family, bool udp)
 {
 	uint32_t overhead = ESP_OVERHEAD;
 	overhead += family == 4 ? IPV4_HEADER : IPV6_HEADER;
@@ -286,14 +286,15 @@ static uint32_t mtu_compute(uint32_t outer_mtu, uint8_t family, bool udp)
 
 uint32_t config_tunnel_mtu(const struct config_tunnel *tunnel, uint8_t family, bool udp)
 {
-	return tunnel->mtu_is_computed ? mtu_compute(tunnel->outer_mtu, family, udp) : tunnel->mtu;
+	return tunnel->mtu_is_computed ? config_largest_inner(tunnel->outer_mtu, family, udp)
+				       : tunnel->mtu;
 }
 
 static void mtu_check(struct reader *reader, const config_setting_t *element,
 	struct config_tunnel *tunnel, const struct config_port *port)
 {
-	uint32_t largest =
-		mtu_compute(port->mtu, tunnel->gateway_endpoint.family, tunnel->udp_encapsulation);
+	uint32_t largest = config_largest_inner(
+		port->mtu, tunnel->gateway_endpoint.family, tunnel->udp_encapsulation);
 	bool six = tunnel->interface_address.address.family == 6;
 	uint32_t smallest = six ? IPV6_MTU_MIN : IPV4_MTU_MIN;
 	const char *wrapping = tunnel->udp_encapsulation ? "ESP in UDP" : "ESP";

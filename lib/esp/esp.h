@@ -134,9 +134,6 @@ uint32_t esp_sa_out_outer_size(const struct esp_sa_out *sa, uint32_t inner);
 // Whether `sequence` (its low half) was used lately: it is one of the last 2^20 numbers. Any
 // thread.
 bool esp_sa_out_has_sent(const struct esp_sa_out *sa, uint32_t sequence);
-// The largest inner packet whose ESP packet has at most `outer` bytes, outer header of this family
-// (4 or 6) included. 0 when there is none.
-uint32_t esp_largest_inner(uint32_t outer, uint8_t family, bool udp);
 
 enum esp_crypto_problem {
 	ESP_CRYPTO_FINE,

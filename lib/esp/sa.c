@@ -317,15 +317,6 @@ bool esp_sa_out_has_sent(const struct esp_sa_out *sa, uint32_t sequence)
 	return ago >= 1 && ago <= recent && ago < next;
 }
 
-uint32_t esp_largest_inner(uint32_t outer, uint8_t family, bool udp)
-{
-	const uint32_t unit = 4, trailer = 2; // inner packet and trailer fill multiples of 4 bytes
-	uint32_t overhead = family == 4 ? sizeof(struct rte_ipv4_hdr) : sizeof(struct rte_ipv6_hdr);
-	overhead += ESP_HEADER_SIZE + ESP_IV_SIZE + ESP_ICV_SIZE;
-	overhead += udp ? 8 : 0;
-	return outer < overhead + unit ? 0 : RTE_ALIGN_FLOOR(outer - overhead, unit) - trailer;
-}
-
 void esp_sa_out_prefetch(const struct esp_context *context, struct esp_sa_out *sa)
 {
 	rte_prefetch0(sa);

@@ -20,7 +20,7 @@ static uint32_t floor_of(const struct tunnel *tunnel, uint8_t family)
 
 static uint32_t limited(uint32_t mtu, uint32_t path_mtu, uint8_t family, bool udp)
 {
-	return path_mtu == 0 ? mtu : RTE_MIN(mtu, esp_largest_inner(path_mtu, family, udp));
+	return path_mtu == 0 ? mtu : RTE_MIN(mtu, config_largest_inner(path_mtu, family, udp));
 }
 
 uint32_t tunnel_sa_mtu(const struct sa *sa)

@@ -336,10 +336,10 @@ static void test_the_largest_inner_packet_fits_and_one_more_does_not(void **stat
 	(void)state;
 	const struct sa *plain = tunnel->current, *udp = tunnel_get(table, 1)->current;
 	for (uint32_t outer = 0; outer < 10000; outer++) {
-		uint32_t inner = esp_largest_inner(outer, 4, false);
+		uint32_t inner = config_largest_inner(outer, 4, false);
 		assert_true(esp_sa_out_outer_size(plain->out, inner) <= outer || inner == 0);
 		assert_true(esp_sa_out_outer_size(plain->out, inner + 1) > outer);
-		inner = esp_largest_inner(outer, 6, true);
+		inner = config_largest_inner(outer, 6, true);
 		assert_true(esp_sa_out_outer_size(udp->out, inner) <= outer || inner == 0);
 		assert_true(esp_sa_out_outer_size(udp->out, inner + 1) > outer);
 	}
