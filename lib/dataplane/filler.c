@@ -65,36 +65,6 @@ static void send_dummy(struct dataplane *dataplane, const struct tunnel *tunnel)
 	hand_over(dataplane, packet, tunnel->index, HOST_DUMMY);
 }
 
-static uint32_t put_ipv4(uint8_t *data, const struct sa *sa, uint32_t udp_size)
-{
-	struct rte_ipv4_hdr ip = {
-		.version_ihl = RTE_IPV4_VHL_DEF,
-		.total_length = rte_cpu_to_be_16((uint16_t)(sizeof(ip) + udp_size)),
-		.fragment_offset = RTE_BE16(RTE_IPV4_HDR_DF_FLAG),
-		.time_to_live = (uint8_t)sa->tunnel->config->ttl,
-		.next_proto_id = IPPROTO_UDP,
-	};
-	memcpy(&ip.src_addr, sa->source.bytes, sizeof(ip.src_addr));
-	memcpy(&ip.dst_addr, sa->destination.bytes, sizeof(ip.dst_addr));
-	ip.hdr_checksum = rte_ipv4_cksum(&ip);
-	memcpy(data, &ip, sizeof(ip));
-	return sizeof(ip);
-}
-
-static uint32_t put_ipv6(uint8_t *data, const struct sa *sa, uint32_t udp_size)
-{
-	struct rte_ipv6_hdr ip = {
-		.vtc_flow = RTE_BE32(UINT32_C(6) << 28),
-		.payload_len = rte_cpu_to_be_16((uint16_t)udp_size),
-		.proto = IPPROTO_UDP,
-		.hop_limits = (uint8_t)sa->tunnel->config->ttl,
-	};
-	memcpy(&ip.src_addr, sa->source.bytes, sizeof(ip.src_addr));
-	memcpy(&ip.dst_addr, sa->destination.bytes, sizeof(ip.dst_addr));
-	memcpy(data, &ip, sizeof(ip));
-	return sizeof(ip);
-}
-
 // One byte in UDP, between the addresses and ports of the SA; over IPv4 without checksum.
 static void send_keepalive(struct dataplane *dataplane, const struct sa *sa)
 {
@@ -105,7 +75,14 @@ static void send_keepalive(struct dataplane *dataplane, const struct sa *sa)
 	if (packet == NULL)
 		return;
 	uint8_t *data = rte_pktmbuf_mtod(packet, uint8_t *);
-	uint32_t header = is_ipv4 ? put_ipv4(data, sa, udp_size) : put_ipv6(data, sa, udp_size);
+	const struct packet_ip_fields fields = {
+		.source = &sa->source,
+		.destination = &sa->destination,
+		.protocol = IPPROTO_UDP,
+		.ttl = (uint8_t)sa->tunnel->config->ttl,
+		.size = udp_size,
+	};
+	uint32_t header = packet_ip_write(data, &fields);
 	struct rte_udp_hdr udp = {
 		.src_port = rte_cpu_to_be_16(sa->udp_source),
 		.dst_port = rte_cpu_to_be_16(sa->udp_destination),

@@ -29,29 +29,6 @@ static void write16(uint8_t *at, uint16_t value)
 	at[1] = (uint8_t)value;
 }
 
-// The unfolded sum of big-endian words; a last odd byte is the high half of one. An IP packet is
-// too short to overflow it.
-static uint32_t sum_words(const uint8_t *data, uint32_t size)
-{
-	uint32_t sum = 0;
-	for (uint32_t i = 0; i + 1 < size; i += 2)
-		sum += read16(data + i);
-	if (size % 2 != 0)
-		sum += (uint32_t)data[size - 1] << 8;
-	return sum;
-}
-
-// Of the ICMP message in a packet, the checksum field as it stands; folds to 0 where it is right.
-// ICMPv6 adds the pseudo header (RFC 8200 section 8.1).
-static uint32_t sum_message(const uint8_t *data, const uint8_t *icmp, uint32_t size)
-{
-	uint32_t sum = sum_words(icmp, size);
-	if (data[0] >> 4 == 6)
-		sum += sum_words(data + offsetof(struct rte_ipv6_hdr, src_addr), 32) + size +
-		       IPPROTO_ICMPV6;
-	return sum;
-}
-
 // The ICMP message of a plain packet. NULL when it is none, or its header is not all there.
 static const uint8_t *find_message(const uint8_t *data, uint32_t length)
 {
@@ -79,20 +56,13 @@ bool packet_echo_read(const uint8_t *data, uint32_t length, struct packet_echo *
 	if (!echo->is_reply && icmp[TYPE] != (six ? ICMP6_REQUEST : ICMP4_REQUEST))
 		return false;
 	uint32_t size = length - (uint32_t)(icmp - data);
-	if (packet_checksum_fold(sum_message(data, icmp, size)) != 0)
+	if (packet_checksum_fold(packet_icmp_sum(data, icmp, size)) != 0)
 		return false;
 	echo->identifier = read16(icmp + ID);
 	echo->sequence = read16(icmp + SEQUENCE);
 	echo->payload = icmp + PACKET_ECHO_HEADER;
 	echo->size = size - PACKET_ECHO_HEADER;
 	return true;
-}
-
-static void write_ipv4_checksum(struct rte_ipv4_hdr *ip)
-{
-	ip->hdr_checksum = 0;
-	ip->hdr_checksum =
-		rte_cpu_to_be_16(packet_checksum_fold(sum_words((const uint8_t *)ip, sizeof(*ip))));
 }
 
 // The type is the only thing in the message that changes, and the pseudo header is the same the
@@ -113,7 +83,8 @@ void packet_echo_answer(uint8_t *data)
 		ip->src_addr = ip->dst_addr;
 		ip->dst_addr = source;
 		ip->time_to_live = PACKET_ECHO_TTL;
-		write_ipv4_checksum(ip);
+		ip->hdr_checksum = 0;
+		ip->hdr_checksum = rte_ipv4_cksum(ip);
 		set_type((uint8_t *)(ip + 1), ICMP4_REPLY);
 		return;
 	}
@@ -126,47 +97,21 @@ void packet_echo_answer(uint8_t *data)
 	set_type((uint8_t *)(ip + 1), ICMP6_REPLY);
 }
 
-static uint8_t *write_ipv4(uint8_t *data, const struct packet_address *source,
-	const struct packet_address *destination, uint32_t size, uint8_t traffic_class)
-{
-	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)data;
-	*ip = (struct rte_ipv4_hdr){
-		.version_ihl = RTE_IPV4_VHL_DEF,
-		.type_of_service = traffic_class,
-		.total_length = rte_cpu_to_be_16((uint16_t)(sizeof(*ip) + size)),
-		.fragment_offset = RTE_BE16(RTE_IPV4_HDR_DF_FLAG),
-		.time_to_live = PACKET_ECHO_TTL,
-		.next_proto_id = IPPROTO_ICMP,
-	};
-	memcpy(&ip->src_addr, source->bytes, 4);
-	memcpy(&ip->dst_addr, destination->bytes, 4);
-	write_ipv4_checksum(ip);
-	return (uint8_t *)(ip + 1);
-}
-
-static uint8_t *write_ipv6(uint8_t *data, const struct packet_address *source,
-	const struct packet_address *destination, uint32_t size, uint8_t traffic_class)
-{
-	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)data;
-	*ip = (struct rte_ipv6_hdr){
-		.vtc_flow = rte_cpu_to_be_32(6u << 28 | (uint32_t)traffic_class << 20),
-		.payload_len = rte_cpu_to_be_16((uint16_t)size),
-		.proto = IPPROTO_ICMPV6,
-		.hop_limits = PACKET_ECHO_TTL,
-	};
-	memcpy(ip->src_addr, source->bytes, 16);
-	memcpy(ip->dst_addr, destination->bytes, 16);
-	return (uint8_t *)(ip + 1);
-}
-
 uint32_t packet_echo_write(uint8_t *data, const struct packet_address *source,
 	const struct packet_address *destination, const struct packet_echo *echo,
 	uint8_t traffic_class)
 {
 	uint32_t size = PACKET_ECHO_HEADER + echo->size;
 	bool six = source->family == 6;
-	uint8_t *icmp = six ? write_ipv6(data, source, destination, size, traffic_class)
-			    : write_ipv4(data, source, destination, size, traffic_class);
+	const struct packet_ip_fields fields = {
+		.source = source,
+		.destination = destination,
+		.protocol = six ? IPPROTO_ICMPV6 : IPPROTO_ICMP,
+		.ttl = PACKET_ECHO_TTL,
+		.traffic_class = traffic_class,
+		.size = size,
+	};
+	uint8_t *icmp = data + packet_ip_write(data, &fields);
 	if (six)
 		icmp[TYPE] = echo->is_reply ? ICMP6_REPLY : ICMP6_REQUEST;
 	else
@@ -176,6 +121,6 @@ uint32_t packet_echo_write(uint8_t *data, const struct packet_address *source,
 	write16(icmp + ID, echo->identifier);
 	write16(icmp + SEQUENCE, echo->sequence);
 	memcpy(icmp + PACKET_ECHO_HEADER, echo->payload, echo->size);
-	write16(icmp + CHECKSUM, packet_checksum_fold(sum_message(data, icmp, size)));
+	write16(icmp + CHECKSUM, packet_checksum_fold(packet_icmp_sum(data, icmp, size)));
 	return (uint32_t)(icmp - data) + size;
 }

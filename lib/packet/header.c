@@ -151,3 +151,61 @@ struct packet_address packet_ip_destination(const uint8_t *data)
 		return packet_address_v4(((const struct rte_ipv4_hdr *)data)->dst_addr);
 	return packet_address_v6(((const struct rte_ipv6_hdr *)data)->dst_addr);
 }
+
+// Of big-endian words; a last odd byte is the high half of one. An IP packet is too short to
+// overflow it.
+static uint32_t sum_words(const uint8_t *data, uint32_t size)
+{
+	uint32_t sum = 0;
+	for (uint32_t i = 0; i + 1 < size; i += 2)
+		sum += (uint32_t)data[i] << 8 | data[i + 1];
+	if (size % 2 != 0)
+		sum += (uint32_t)data[size - 1] << 8;
+	return sum;
+}
+
+uint32_t packet_icmp_sum(const uint8_t *ip, const uint8_t *icmp, uint32_t size)
+{
+	uint32_t sum = sum_words(icmp, size);
+	if (ip[0] >> 4 == 6)
+		sum += sum_words(ip + offsetof(struct rte_ipv6_hdr, src_addr), 32) + size +
+		       IPPROTO_ICMPV6;
+	return sum;
+}
+
+static uint32_t write_ipv4(uint8_t *data, const struct packet_ip_fields *fields)
+{
+	struct rte_ipv4_hdr ip = {
+		.version_ihl = RTE_IPV4_VHL_DEF,
+		.type_of_service = fields->traffic_class,
+		.total_length = rte_cpu_to_be_16((uint16_t)(sizeof(ip) + fields->size)),
+		.fragment_offset = RTE_BE16(RTE_IPV4_HDR_DF_FLAG),
+		.time_to_live = fields->ttl,
+		.next_proto_id = fields->protocol,
+	};
+	memcpy(&ip.src_addr, fields->source->bytes, sizeof(ip.src_addr));
+	memcpy(&ip.dst_addr, fields->destination->bytes, sizeof(ip.dst_addr));
+	ip.hdr_checksum = rte_ipv4_cksum(&ip);
+	memcpy(data, &ip, sizeof(ip));
+	return sizeof(ip);
+}
+
+static uint32_t write_ipv6(uint8_t *data, const struct packet_ip_fields *fields)
+{
+	struct rte_ipv6_hdr ip = {
+		.vtc_flow =
+			rte_cpu_to_be_32(UINT32_C(6) << 28 | (uint32_t)fields->traffic_class << 20),
+		.payload_len = rte_cpu_to_be_16((uint16_t)fields->size),
+		.proto = fields->protocol,
+		.hop_limits = fields->ttl,
+	};
+	memcpy(ip.src_addr, fields->source->bytes, sizeof(ip.src_addr));
+	memcpy(ip.dst_addr, fields->destination->bytes, sizeof(ip.dst_addr));
+	memcpy(data, &ip, sizeof(ip));
+	return sizeof(ip);
+}
+
+uint32_t packet_ip_write(uint8_t *data, const struct packet_ip_fields *fields)
+{
+	return fields->source->family == 4 ? write_ipv4(data, fields) : write_ipv6(data, fields);
+}

@@ -219,6 +219,21 @@ static inline bool packet_ip_decrement_ttl(uint8_t *data)
 	return true;
 }
 
+// The unfolded sum of an ICMP or ICMPv6 message of `size` bytes, its checksum field as it stands,
+// in a packet with this IP header: ICMPv6 adds the pseudo header (RFC 8200 section 8.1). It folds
+// to 0 where the checksum is right.
+uint32_t packet_icmp_sum(const uint8_t *ip, const uint8_t *icmp, uint32_t size);
+
+struct packet_ip_fields {
+	const struct packet_address *source, *destination; // of one family
+	uint8_t protocol, ttl, traffic_class;
+	uint32_t size; // bytes behind the header
+};
+
+// Writes an IP header without options or extension headers; IPv4 with DF, and so without
+// identification (RFC 6864). Returns its bytes.
+uint32_t packet_ip_write(uint8_t *data, const struct packet_ip_fields *fields);
+
 // Source and destination of a checked IP header.
 struct packet_address packet_ip_source(const uint8_t *data);
 struct packet_address packet_ip_destination(const uint8_t *data);

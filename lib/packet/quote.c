@@ -24,24 +24,6 @@ bool packet_is_too_big_message(
 			       : view->protocol == IPPROTO_ICMPV6 && icmp[0] == ICMP6_TOO_BIG;
 }
 
-// The sum of big-endian words, for packet_checksum_fold. An odd byte is the first of a word.
-static uint32_t sum_bytes(const uint8_t *data, uint32_t size, uint32_t sum)
-{
-	for (uint32_t i = 0; i < size; i++)
-		sum += i % 2 == 0 ? (uint32_t)data[i] << 8 : data[i];
-	return sum;
-}
-
-// Over at most 64 kB, so that the sum stays below 2^32.
-static bool has_right_checksum(const uint8_t *ip, const uint8_t *icmp, uint32_t size)
-{
-	uint32_t sum = 0;
-	if (ip[0] >> 4 != 4) // with the pseudo-header (RFC 8200 section 8.1)
-		sum = sum_bytes(
-			ip + offsetof(struct rte_ipv6_hdr, src_addr), 32, size + IPPROTO_ICMPV6);
-	return packet_checksum_fold(sum_bytes(icmp, size, sum)) == 0;
-}
-
 // The header of the packet that is quoted; *header: its size. The end may be missing, so that its
 // length is not held against what is there.
 static bool read_quoted_ip(const uint8_t *data, uint32_t size, struct packet_too_big *message,
@@ -104,7 +86,7 @@ bool packet_too_big_parse(const uint8_t *ip, uint32_t length, const struct packe
 	const uint8_t *icmp = ip + view->header;
 	uint32_t size = length - view->header;
 	bool is_ipv4 = ip[0] >> 4 == 4;
-	if (!has_right_checksum(ip, icmp, size) ||
+	if (packet_checksum_fold(packet_icmp_sum(ip, icmp, size)) != 0 ||
 		!read_quote(icmp + ICMP_HEADER, size - ICMP_HEADER, message) ||
 		message->source.family != (is_ipv4 ? 4 : 6))
 		return false;
