@@ -44,12 +44,7 @@ static void hand_over(
 {
 	struct worker *worker = dataplane->workers[tunnel % dataplane->worker_count];
 	packet->hash.usr = tunnel | kind;
-	if (rte_ring_sp_enqueue(worker->from_host, packet) == 0)
-		return;
-	struct telemetry_slot *slot = dataplane->telemetry->slot[dataplane->worker_count];
-	slot->sources[TELEMETRY_SOURCE_GATEWAY].drops[DROP_HOST_RING_FULL]++;
-	slot->tunnels[tunnel].drops[DROP_HOST_RING_FULL]++;
-	rte_pktmbuf_free(packet);
+	host_path_give(dataplane, worker->from_host, packet, tunnel);
 }
 
 // Of the size that the tunnel's padded packets have, so that it looks like one of them. What it

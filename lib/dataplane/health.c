@@ -99,15 +99,10 @@ static uint64_t next_cookie(struct prober *prober)
 static void hand_over(struct checked *checked, struct rte_mbuf *packet)
 {
 	struct dataplane *dataplane = checked->dataplane;
-	struct telemetry_slot *slot = dataplane->telemetry->slot[dataplane->worker_count];
 	struct worker *worker = dataplane->workers[checked->tunnel % dataplane->worker_count];
 	packet->port = TELEMETRY_SOURCE_GATEWAY;
 	packet->hash.usr = checked->tunnel;
-	if (rte_ring_sp_enqueue(worker->probes, packet) == 0)
-		return;
-	slot->sources[TELEMETRY_SOURCE_GATEWAY].drops[DROP_HOST_RING_FULL]++;
-	slot->tunnels[checked->tunnel].drops[DROP_HOST_RING_FULL]++;
-	rte_pktmbuf_free(packet);
+	host_path_give(dataplane, worker->probes, packet, checked->tunnel);
 }
 
 // A tunnel without outbound SA sends nothing, and so gets no answer. Nor does it ask for an SA: a

@@ -28,12 +28,26 @@ static struct telemetry_slot *control_slot(const struct dataplane *dataplane)
 	return dataplane->telemetry->slot[dataplane->worker_count];
 }
 
-static void drop(struct dataplane *dataplane, struct rte_mbuf *packet, enum drop_reason reason)
+// Of a packet on the rings to and from the host.
+static uint32_t tunnel_of(const struct rte_mbuf *packet)
+{
+	return packet->hash.usr & HOST_TUNNEL ? packet->hash.usr & ~HOST_TUNNEL : NO_TUNNEL;
+}
+
+static void drop(struct dataplane *dataplane, struct rte_mbuf *packet, uint32_t tunnel,
+	enum drop_reason reason)
 {
 	control_slot(dataplane)->sources[packet->port].drops[reason]++;
-	if (packet->hash.usr & HOST_TUNNEL)
-		control_slot(dataplane)->tunnels[packet->hash.usr & ~HOST_TUNNEL].drops[reason]++;
+	if (tunnel != NO_TUNNEL)
+		control_slot(dataplane)->tunnels[tunnel].drops[reason]++;
 	rte_pktmbuf_free(packet);
+}
+
+void host_path_give(struct dataplane *dataplane, struct rte_ring *ring, struct rte_mbuf *packet,
+	uint32_t tunnel)
+{
+	if (rte_ring_sp_enqueue(ring, packet) != 0)
+		drop(dataplane, packet, tunnel, DROP_HOST_RING_FULL);
 }
 
 // One frame from the descriptor into a buffer. NULL when there is none.
@@ -70,8 +84,7 @@ static void read_interface(struct dataplane *dataplane, int fd, uint16_t source,
 		if (packet == NULL)
 			return;
 		packet->hash.usr = from;
-		if (rte_ring_sp_enqueue(worker->from_host, packet) != 0)
-			drop(dataplane, packet, DROP_HOST_RING_FULL);
+		host_path_give(dataplane, worker->from_host, packet, tunnel_of(packet));
 	}
 }
 
@@ -101,7 +114,7 @@ static void write_frame(struct dataplane *dataplane, struct rte_mbuf *packet)
 				  : dataplane->ports[to].tap.fd;
 	ssize_t written = write(fd, rte_pktmbuf_mtod(packet, void *), packet->data_len);
 	if (written != packet->data_len) {
-		drop(dataplane, packet, DROP_HOST_REFUSED);
+		drop(dataplane, packet, tunnel_of(packet), DROP_HOST_REFUSED);
 		return;
 	}
 	control_slot(dataplane)->sources[packet->port].to_host++;

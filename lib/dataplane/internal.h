@@ -552,6 +552,10 @@ void mirror_destroy(struct dataplane *dataplane);
 int host_path_open(struct dataplane *dataplane, struct dataplane_error *error);
 int host_path_start(struct dataplane *dataplane, struct dataplane_error *error);
 void host_path_drain(struct dataplane *dataplane);
+// Puts a packet on a worker's ring for frames to send or probes. A full ring drops it, and that
+// counts for `tunnel` too, unless it is NO_TUNNEL.
+void host_path_give(struct dataplane *dataplane, struct rte_ring *ring, struct rte_mbuf *packet,
+	uint32_t tunnel);
 void host_path_stop(struct dataplane *dataplane);
 void host_path_close(struct dataplane *dataplane);
 // A tunnel's TUN, read from if the host path runs. -1 with *error set and nothing left behind.
