@@ -73,16 +73,14 @@ static void send_peer_moved(struct control *control, const struct dataplane_even
 	event_send(control, EVENT_SA_PEER_MOVED, members);
 }
 
-static void send_health(struct control *control, const struct dataplane_event *event)
+static void send_health(
+	struct control *control, const struct tunnel *tunnel, const struct health_change *change)
 {
-	const struct tunnel *tunnel = tunnel_get(control->parts.tunnels, event->tunnel);
-	if (tunnel->config == NULL)
-		return; // it is just coming, or going
 	const char *name = tunnel->config->name;
-	const char *from = health_state_name(event->health.from);
-	const char *to = health_state_name(event->health.to);
-	const char *cause = health_cause_name(event->health.cause);
-	bool worse = event->health.to == HEALTH_DEGRADED || event->health.to == HEALTH_DOWN;
+	const char *from = health_state_name(change->from);
+	const char *to = health_state_name(change->to);
+	const char *cause = health_cause_name(change->cause);
+	bool worse = change->to == HEALTH_DEGRADED || change->to == HEALTH_DOWN;
 	control_log(control, worse ? CONFIG_LOG_WARNING : CONFIG_LOG_INFO,
 		"tunnel %s: health %s, was %s (%s)", name, to, from, cause);
 	json_t *members = json_object();
@@ -116,9 +114,21 @@ static void send_mtu(struct control *control, const struct tunnel *tunnel)
 	event_send(control, EVENT_TUNNEL_MTU, members);
 }
 
+// The tunnel that the event is about; NULL when it is just coming, or going.
+static const struct tunnel *tunnel_of(
+	const struct control *control, const struct dataplane_event *event)
+{
+	const struct tunnel_table *tunnels = control->parts.tunnels;
+	if (event->tunnel >= tunnel_count(tunnels))
+		return NULL;
+	const struct tunnel *tunnel = tunnel_get(tunnels, event->tunnel);
+	return tunnel->config == NULL ? NULL : tunnel;
+}
+
 void control_dataplane_event(void *argument, const struct dataplane_event *event)
 {
 	struct control *control = argument;
+	const struct tunnel *tunnel;
 	json_t *members;
 	switch (event->kind) {
 	case DATAPLANE_UNKNOWN_SPI:
@@ -131,22 +141,22 @@ void control_dataplane_event(void *argument, const struct dataplane_event *event
 		send_peer_moved(control, event);
 		break;
 	case DATAPLANE_NO_SA:
-		if (event->tunnel >= tunnel_count(control->parts.tunnels) ||
-			tunnel_get(control->parts.tunnels, event->tunnel)->config == NULL)
+		tunnel = tunnel_of(control, event);
+		if (tunnel == NULL)
 			break;
 		members = json_object();
-		json_put_text(members, "tunnel",
-			tunnel_get(control->parts.tunnels, event->tunnel)->config->name);
+		json_put_text(members, "tunnel", tunnel->config->name);
 		event_send(control, EVENT_TUNNEL_NO_SA, members);
 		break;
 	case DATAPLANE_TUNNEL_HEALTH:
-		if (event->tunnel < tunnel_count(control->parts.tunnels))
-			send_health(control, event);
+		tunnel = tunnel_of(control, event);
+		if (tunnel != NULL)
+			send_health(control, tunnel, &event->health);
 		break;
 	case DATAPLANE_TUNNEL_MTU:
-		if (event->tunnel < tunnel_count(control->parts.tunnels) &&
-			tunnel_get(control->parts.tunnels, event->tunnel)->config != NULL)
-			send_mtu(control, tunnel_get(control->parts.tunnels, event->tunnel));
+		tunnel = tunnel_of(control, event);
+		if (tunnel != NULL)
+			send_mtu(control, tunnel);
 		break;
 	case DATAPLANE_PORT_STATE:
 		if (event->port < control->parts.config->port_count)

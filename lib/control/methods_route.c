@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#include <rte_common.h>
-
 #include "control/internal.h"
 
 #define DEFAULT_PRIORITY 100
@@ -176,8 +174,8 @@ static bool list_one(const struct packet_prefix *prefix, const struct route_path
 	uint32_t penalty = route_penalty(listing->control->parts.routes, &path->target);
 	json_put_number(object, "priority", path->priority);
 	json_put_number(object, "penalty", penalty);
-	json_put_number(object, "effective_priority",
-		RTE_MIN((uint64_t)path->priority + penalty, UINT32_MAX));
+	json_put_number(
+		object, "effective_priority", route_effective_priority(path->priority, penalty));
 	json_put_number(object, "weight", path->weight);
 	json_put(object, "best", json_boolean(best));
 	json_append(listing->list, object);

@@ -121,9 +121,9 @@ static bool link_paths(struct route_groups *groups, struct route_group *group, u
 // Priority with the penalty in the high half, then origin: the lower the better.
 static uint64_t rank_of(const struct route_group *group, uint32_t path)
 {
-	uint64_t priority = group->paths[path].priority;
-	priority += group->links[path].via->penalty;
-	return RTE_MIN(priority, UINT32_MAX) << 32 | group->paths[path].origin;
+	uint64_t priority = route_effective_priority(
+		group->paths[path].priority, group->links[path].via->penalty);
+	return priority << 32 | group->paths[path].origin;
 }
 
 static bool can_share(const struct route_target *a, const struct route_target *b)

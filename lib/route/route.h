@@ -58,6 +58,13 @@ struct route_path {
 // indexes, and the others stand by.
 #define ROUTE_SHARES_MAX 64
 
+// A priority with what is added to it for the health of its target (route_set_penalty). The worst
+// there is ends it.
+static inline uint32_t route_effective_priority(uint32_t priority, uint32_t penalty)
+{
+	return penalty > UINT32_MAX - priority ? UINT32_MAX : priority + penalty;
+}
+
 struct route_table;
 
 // Room for `max_routes` prefixes of both families together. Control thread; needs EAL. NULL when
