@@ -14,7 +14,6 @@
 #include "reclaim/reclaim.h"
 #include "route/route.h"
 #include "telemetry/telemetry.h"
-#include "tunnel/health.h"
 #include "tunnel/tunnel.h"
 
 struct event_base;

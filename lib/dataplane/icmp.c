@@ -5,7 +5,6 @@
 // its buffer becomes the ICMP message, which is a packet of the gateway's own.
 
 #include "internal.h"
-#include "packet/size.h"
 
 // The port's address in the network of `peer`, or else its first one of that family; NULL when it
 // has none.

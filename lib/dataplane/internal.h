@@ -27,7 +27,6 @@
 
 #include "dataplane/dataplane.h"
 #include "host/host.h"
-#include "packet/size.h"
 #include "reassembly.h"
 #include "share.h"
 

@@ -5,7 +5,6 @@
 // there were: ICMP messages to send, and packets to split into fragments.
 
 #include "internal.h"
-#include "packet/size.h"
 
 bool later_split(struct worker *worker, struct rte_mbuf *packet, enum later_kind kind,
 	uint32_t index, uint32_t mtu, uint32_t tunnel)

@@ -5,7 +5,6 @@
 // tunnel, even where no ICMP message tells it so.
 
 #include "internal.h"
-#include "packet/size.h"
 
 // IP and TCP headers without options, which the MSS is exclusive of (RFC 6691).
 enum { HEADERS_V4 = 20 + 20, HEADERS_V6 = 40 + 20 };

@@ -353,3 +353,6 @@ void packet_echo_answer(uint8_t *data);
 uint32_t packet_echo_write(uint8_t *data, const struct packet_address *source,
 	const struct packet_address *destination, const struct packet_echo *echo,
 	uint8_t traffic_class);
+
+// The part of this face that is about packets which are too large.
+#include "packet/size.h"

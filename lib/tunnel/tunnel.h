@@ -15,6 +15,7 @@
 #include "esp/esp.h"
 #include "packet/packet.h"
 #include "reclaim/reclaim.h"
+#include "tunnel/health.h" // the part of this face that is about health checks
 
 #define TUNNEL_NO_PATH UINT32_MAX
 
