@@ -8,7 +8,9 @@ import signal
 import time
 
 import pytest
+from scapy.layers.inet import ICMP
 
+import esp
 from probing import cross, enlarge_rings, second_addresses
 from testbed import ControlError, wait_until, write_config
 from topologies import Bench, Pair, probe
@@ -72,7 +74,7 @@ def test_nothing_is_lost_of_what_does_not_change(network):
     larger["tunnels"] = [copy.deepcopy(TUNNEL03), *larger["tunnels"]]
     larger["routes"] += [{"prefix": f"10.{i}.0.0/16", "tunnel": "tunnel03"} for i in range(64, 96)]
     larger["routes"][1]["priority"] = 150  # by tunnel02, and still the second best
-    find(larger, "tunnel02")["mtu"] = 1400
+    find(larger, "tunnel02").update(mtu=1400, dscp=46, health={"rate": "high"})
     other_way = copy.deepcopy(before)
     other_way["routes"][0]["priority"] = 300  # what took tunnel01 takes tunnel02
 
@@ -147,6 +149,32 @@ def test_settings_of_a_tunnel_change_at_once(bench, config):
     bench.send_inside(probe(Bench.HOST, Bench.BEHIND["tunnel01"], 1301, flags="DF"))
     wait_until(lambda: gateway.tunnel("tunnel01")["drop_total"] > 0 or
                bench.gateway.drops().get("too_big"), "1301 bytes are too big")
+
+
+def test_health_changes_at_once_and_dscp_with_the_next_sa(bench, config):
+    gateway, tunnel = bench.gateway, find(config, "tunnel01")
+    sa = bench.sa_out()
+    assert gateway.tunnel("tunnel01")["health"] is None
+    tunnel.update(dscp=46, health={"rate": "high", "down_window": 300})
+    settings = {setting["name"]: setting["effect"] for change in apply(gateway, config)["changes"]
+                for setting in change["settings"]}
+    assert settings == {"dscp": "next_sa", "health.enabled": "now", "health.rate": "now",
+                        "health.down_window": "now"}
+    request = sa.decrypt(bench.outside.receive(esp.is_esp, what="a probe"))[ICMP]
+    assert request.type == 8
+    wait_until(lambda: gateway.tunnel("tunnel01")["health"]["state"] == "down", "nobody answers", 5)
+
+    def priorities():
+        return {(route["priority"], route["effective_priority"])
+                for route in gateway.routes(tunnel="tunnel01") if route["origin"] == "config"}
+    assert priorities() == {(100, 1_000_100)}
+    tunnel["health"] = {"enabled": False}
+    apply(gateway, config)
+    assert gateway.tunnel("tunnel01")["health"] is None and priorities() == {(100, 100)}
+    bench.outside.flush()
+    assert bench.esp_of(probe(Bench.HOST, Bench.BEHIND["tunnel01"])).tos == 0
+    bench.sa_out()
+    assert bench.esp_of(probe(Bench.HOST, Bench.BEHIND["tunnel01"])).tos == 46 << 2
 
 
 def test_neighbours_and_routes_by_ports_change(bench, config):
