@@ -35,10 +35,7 @@ static inline void add(struct groups *groups, const uint32_t *tunnels, uint8_t i
 
 unsigned int group_by_tunnel(const uint32_t *tunnels, unsigned int count, uint8_t *order)
 {
-	unsigned int same = 1;
-	while (same < count && tunnels[same] == tunnels[0])
-		same++;
-	if (likely(same >= count))
+	if (likely(are_equal(tunnels, count)))
 		return 1;
 	struct groups groups;
 	groups.count = 0;

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "esp/esp.h"
@@ -15,6 +16,16 @@
 // With more tunnels than this in a burst, their SAs are fetched beforehand: they will be in no near
 // cache.
 #define GROUPS_FEW 8
+
+// Whether all values, of which there is one at least, are the same. Without a branch for each, so
+// that the compiler takes four a step.
+static inline bool are_equal(const uint32_t *values, unsigned int count)
+{
+	uint32_t differences = 0;
+	for (unsigned int i = 0; i < count; i++)
+		differences |= values[i] ^ values[0];
+	return differences == 0;
+}
 
 // Worker. The order in which packets of one tunnel are neighbours: packet order[i] comes i-th. How
 // many groups there are; with 1, nothing is written. count is 1 to ESP_BURST_MAX.

@@ -140,13 +140,17 @@ struct destinations {
 	uint8_t syn;              // 0 = no packet is a TCP SYN segment
 };
 
-// Packet `index` of the burst; data starts at its checked IP header.
-static inline void destinations_add(
-	struct destinations *destinations, unsigned int index, const struct rte_mbuf *packet)
+// Packet `index` of the burst, by its checked IP header: one of IPv4 without options, or any.
+static inline void destinations_add_plain(
+	struct destinations *destinations, unsigned int index, const uint8_t *ip)
 {
-	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
 	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
 	destinations->syn |= packet_plain_guess_syn(ip);
+}
+static inline void destinations_add(
+	struct destinations *destinations, unsigned int index, const uint8_t *ip)
+{
+	destinations_add_plain(destinations, index, ip);
 	if (unlikely(ip[0] != RTE_IPV4_VHL_DEF)) {
 		destinations->syn |= packet_guess_syn(ip);
 		destinations->ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << index;
@@ -375,13 +379,13 @@ void later_run(struct worker *worker);
 void encapsulate_burst(
 	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
 // transmit.c: data starts at an IP header, and all packets go to one adjacency. A drop counts for
-// tunnels[i] too, unless that is NO_TUNNEL. Cleartext never leaves an outside port.
+// tunnels[i] too, unless that is NO_TUNNEL. Cleartext never leaves an outside port. Changes both.
 enum transmit_content { TRANSMIT_CLEARTEXT, TRANSMIT_ESP };
 void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
-	const uint32_t *tunnels, unsigned int count, enum transmit_content content);
+	uint32_t *tunnels, unsigned int count, enum transmit_content content);
 // Cleartext: packet i goes to adjacencies[i].
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count);
+	uint32_t *tunnels, unsigned int count);
 // A whole Ethernet frame, out of this port.
 void transmit_frame(struct worker *worker, struct rte_mbuf *packet, const struct port *port);
 void transmit_flush(struct worker *worker);

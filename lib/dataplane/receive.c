@@ -8,7 +8,7 @@
 
 #include "internal.h"
 
-// What a frame turned out to be.
+// What a frame turned out to be. Nearly all frames are plain (see sort_plain) and don't get here.
 enum arrival {
 	ARRIVAL_FORWARD,     // an IP packet to route
 	ARRIVAL_ESP,         // data starts at the SPI now
@@ -19,8 +19,7 @@ enum arrival {
 	ARRIVAL_DROP,
 };
 
-// And what goes with that. Filled in through a pointer: returned by value it would be written in
-// parts and read back whole, which stalls.
+// And what goes with that.
 struct frame {
 	enum drop_reason reason; // ARRIVAL_DROP
 	uint32_t size;           // behind the Ethernet header, without link-layer padding
@@ -43,9 +42,8 @@ static enum arrival host(bool urgent)
 	return urgent ? ARRIVAL_HOST_URGENT : ARRIVAL_HOST;
 }
 
-static inline bool is_own_address4(const struct port *port, uint32_t address)
+static bool is_own_address4(const struct port *port, uint32_t address)
 {
-#pragma GCC unroll 1 // there is one, nearly always
 	for (unsigned int i = 0; i < port->own4_count; i++)
 		if (port->own4[i] == address)
 			return true;
@@ -62,7 +60,7 @@ static bool is_own_address6(const struct port *port, const uint8_t *address)
 	return false;
 }
 
-static inline enum arrival take_esp(
+static enum arrival take_esp(
 	const uint8_t *ip, uint32_t esp_offset, uint32_t esp_size, struct frame *frame)
 {
 	if (unlikely(esp_size < ESP_HEADER_SIZE))
@@ -107,7 +105,7 @@ static bool is_icmp6_nd(const uint8_t *upper, uint32_t size)
 }
 
 // A checked IP packet that is for the gateway itself.
-static __attribute__((noinline)) enum arrival classify_own(
+static enum arrival classify_own(
 	const struct port *port, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
 	struct packet_ip_view view;
@@ -134,31 +132,11 @@ static __attribute__((noinline)) enum arrival classify_own(
 		    is_icmp6_nd(ip + view.header, upper));
 }
 
-// Whole and without IPv4 options, as nearly all ESP is: classify_own would come to the same.
-static __rte_always_inline bool is_plain_esp(
-	const struct port *port, const struct rte_ipv4_hdr *header)
-{
-	return likely(header->next_proto_id == IPPROTO_ESP &&
-		      header->version_ihl == RTE_IPV4_VHL_DEF &&
-		      (header->fragment_offset & ~RTE_BE16(RTE_IPV4_HDR_DF_FLAG)) == 0 &&
-		      port->is_outside);
-}
-
-static __rte_always_inline enum arrival take_plain_esp(
-	const uint8_t *ip, uint32_t size, struct frame *frame)
-{
-	frame->sender = 0;
-	return take_esp(ip, sizeof(struct rte_ipv4_hdr),
-		size - (uint32_t)sizeof(struct rte_ipv4_hdr), frame);
-}
-
-static __rte_always_inline enum arrival classify_ipv4(
+static enum arrival classify_ipv4(
 	const struct port *port, const uint8_t *ip, uint32_t size, struct frame *frame)
 {
-	const struct rte_ipv4_hdr *header = (const struct rte_ipv4_hdr *)ip;
-	if (is_own_address4(port, header->dst_addr))
-		return is_plain_esp(port, header) ? take_plain_esp(ip, size, frame)
-						  : classify_own(port, ip, size, frame);
+	if (is_own_address4(port, ((const struct rte_ipv4_hdr *)ip)->dst_addr))
+		return classify_own(port, ip, size, frame);
 	if (ip[offsetof(struct rte_ipv4_hdr, dst_addr)] >= 224) // multicast, broadcast
 		return host(false);
 	return ARRIVAL_FORWARD;
@@ -201,7 +179,7 @@ static enum arrival classify_ip(const struct port *port, const struct rte_mbuf *
 	return arrival;
 }
 
-static __attribute__((noinline)) enum arrival classify_any(
+static enum arrival classify(
 	const struct port *port, const struct rte_mbuf *packet, struct frame *frame)
 {
 	if (packet->nb_segs != 1)
@@ -224,36 +202,6 @@ static __attribute__((noinline)) enum arrival classify_any(
 		ethernet->ether_type == RTE_BE16(RTE_ETHER_TYPE_QINQ))
 		return drop(frame, DROP_VLAN);
 	return drop(frame, DROP_ETHERTYPE);
-}
-
-// Whether the frame is to the port's MAC and of IPv4 without options, as nearly all are: a look at
-// three words of it, instead of many at bytes. For these classify_any would come to the same.
-static __rte_always_inline bool is_plain_ipv4(
-	const struct port *port, const struct rte_mbuf *packet, const uint8_t *ethernet)
-{
-	uint64_t destination; // and two bytes of the source
-	uint32_t type;        // EtherType, version and IHL, type of service
-	if (unlikely(packet->nb_segs != 1 ||
-		     packet->data_len < ETHERNET_SIZE + sizeof(struct rte_ipv4_hdr)))
-		return false;
-	memcpy(&destination, ethernet, sizeof(destination));
-	memcpy(&type, ethernet + offsetof(struct rte_ether_hdr, ether_type), sizeof(type));
-	return (destination ^ port->mac_word) << 16 == 0 &&
-	       (type & 0xffffff) == (RTE_BE16(RTE_ETHER_TYPE_IPV4) | RTE_IPV4_VHL_DEF << 16);
-}
-
-static __rte_always_inline enum arrival classify(
-	const struct port *port, const struct rte_mbuf *packet, struct frame *frame)
-{
-	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
-	if (unlikely(!is_plain_ipv4(port, packet, ethernet)))
-		return classify_any(port, packet, frame);
-	const uint8_t *ip = ethernet + ETHERNET_SIZE;
-	enum drop_reason reason = packet_ipv4_check_fields(ip, sizeof(struct rte_ipv4_hdr),
-		packet->data_len - ETHERNET_SIZE, must_verify_checksum(packet), &frame->size);
-	if (unlikely(reason != DROP_NONE))
-		return drop(frame, reason);
-	return classify_ipv4(port, ip, frame->size, frame);
 }
 
 // Cleartext that nobody asked for from outside: said to be unroutable where it is.
@@ -304,12 +252,19 @@ static __rte_always_inline void add_esp(
 	set_data(packet, ETHERNET_SIZE + frame->outer_size, frame->esp_size);
 }
 
+static __rte_always_inline void add_forward(
+	struct sorted *sorted, struct rte_mbuf *packet, uint32_t size)
+{
+	set_data(packet, ETHERNET_SIZE, size);
+	sorted->forward[sorted->forward_count++] = packet;
+}
+
 // What was put together is ESP: its first fragment said so.
 static void sort_whole(struct worker *worker, const struct port *port, struct rte_mbuf *packet,
 	struct sorted *sorted)
 {
 	struct frame frame;
-	enum arrival arrival = classify_any(port, packet, &frame);
+	enum arrival arrival = classify(port, packet, &frame);
 	if (arrival == ARRIVAL_ESP)
 		add_esp(sorted, packet, &frame);
 	else
@@ -338,15 +293,15 @@ static __attribute__((noinline)) void sort_too_big(
 	punt_frame(worker, packet, port, false);
 }
 
-static __rte_always_inline void sort(struct worker *worker, const struct port *port,
+static __attribute__((noinline)) void sort_any(struct worker *worker, const struct port *port,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
 	struct frame frame;
 	enum arrival arrival = classify(port, packet, &frame);
-	if (arrival == ARRIVAL_FORWARD && likely(!port->is_outside)) {
-		set_data(packet, ETHERNET_SIZE, frame.size);
-		destinations_add(&sorted->destinations, sorted->forward_count, packet);
-		sorted->forward[sorted->forward_count++] = packet;
+	if (arrival == ARRIVAL_FORWARD && !port->is_outside) {
+		destinations_add(&sorted->destinations, sorted->forward_count,
+			rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE));
+		add_forward(sorted, packet, frame.size);
 	} else if (arrival == ARRIVAL_ESP) {
 		add_esp(sorted, packet, &frame);
 	} else if (arrival == ARRIVAL_FORWARD) {
@@ -364,9 +319,90 @@ static __rte_always_inline void sort(struct worker *worker, const struct port *p
 	}
 }
 
+// What plain frames of a port have, read once for a burst.
+struct plain {
+	uint64_t mac; // the port's own in the upper six bytes
+	uint32_t own; // its first IPv4 address, network order
+	unsigned int own_count;
+	bool is_outside;
+};
+
+static inline struct plain read_plain(const struct port *port)
+{
+	return (struct plain){
+		port->mac_word << 16, port->own4[0], port->own4_count, port->is_outside};
+}
+
+// Whether the frame is to the port's MAC and of IPv4 without options: three words of it tell.
+static __rte_always_inline bool is_plain_ipv4(
+	const struct plain *plain, const struct rte_mbuf *packet, const uint8_t *ethernet)
+{
+	uint64_t destination; // and two bytes of the source
+	uint32_t type;        // EtherType, version and IHL, type of service
+	if (unlikely(packet->nb_segs != 1 ||
+		     packet->data_len < ETHERNET_SIZE + sizeof(struct rte_ipv4_hdr)))
+		return false;
+	memcpy(&destination, ethernet, sizeof(destination));
+	memcpy(&type, ethernet + offsetof(struct rte_ether_hdr, ether_type), sizeof(type));
+	return likely(destination << 16 == plain->mac) &&
+	       likely((type & 0xffffff) ==
+		       (RTE_BE16(RTE_ETHER_TYPE_IPV4) | RTE_IPV4_VHL_DEF << 16));
+}
+
+// Neither UDP nor a fragment. Fragment field, TTL and protocol are one word.
+static __rte_always_inline bool is_plain_esp(const uint8_t *ip)
+{
+	const uint32_t mask = (uint32_t)(uint16_t)~RTE_BE16(RTE_IPV4_HDR_DF_FLAG) | 0xff000000;
+	uint32_t word;
+	memcpy(&word, ip + offsetof(struct rte_ipv4_hdr, fragment_offset), sizeof(word));
+	return (word & mask) == (uint32_t)IPPROTO_ESP << 24;
+}
+
+// The packet of a plain frame, which is `size` bytes long, is to one of the port's own addresses.
+static __rte_always_inline bool sort_plain_esp(struct sorted *sorted, struct rte_mbuf *packet,
+	const uint8_t *ip, uint32_t size, bool is_outside)
+{
+	const uint32_t before = sizeof(struct rte_ipv4_hdr);
+	if (unlikely(!is_outside || !is_plain_esp(ip) || size < before + ESP_HEADER_SIZE))
+		return false;
+	struct frame frame = {
+		.traffic_class = ip[offsetof(struct rte_ipv4_hdr, type_of_service)],
+		.outer_size = (uint16_t)before,
+		.esp_size = size - before,
+	};
+	memcpy(&frame.spi, ip + before, sizeof(frame.spi));
+	add_esp(sorted, packet, &frame);
+	return true;
+}
+
+// Takes what nearly all frames are: a whole IPv4 packet without options to the port's MAC, between
+// hosts, that is cleartext to forward or ESP. False: sort_any has to, which comes to the same for
+// these.
+static __rte_always_inline bool sort_plain(const struct port *port, const struct plain *plain,
+	struct rte_mbuf *packet, struct sorted *sorted)
+{
+	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
+	const uint8_t *ip = ethernet + ETHERNET_SIZE;
+	uint32_t size;
+	if (unlikely(!is_plain_ipv4(plain, packet, ethernet)) ||
+		unlikely(!packet_ipv4_is_plain(
+			ip, packet->data_len - ETHERNET_SIZE, must_verify_checksum(packet), &size)))
+		return false;
+	uint32_t address = ((const struct rte_ipv4_hdr *)ip)->dst_addr;
+	if (address == plain->own ||
+		(unlikely(plain->own_count > 1) && is_own_address4(port, address)))
+		return sort_plain_esp(sorted, packet, ip, size, plain->is_outside);
+	if (unlikely(plain->is_outside))
+		return false;
+	destinations_add_plain(&sorted->destinations, sorted->forward_count, ip);
+	add_forward(sorted, packet, size);
+	return true;
+}
+
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count)
 {
+	const struct plain plain = read_plain(port);
 	struct sorted sorted;
 	uint64_t bytes = 0;
 
@@ -378,6 +414,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	worker->source = &worker->slot->sources[port->index];
 	// The headers and what follows: short packets are in the next line, or two where they are
 	// ESP. They come from the NIC, so that each line not fetched here is waited for later.
+#pragma GCC unroll 4
 	for (unsigned int i = 0; i < count; i++) {
 		const uint8_t *frame = rte_pktmbuf_mtod(packets[i], const uint8_t *);
 		rte_prefetch0(frame);
@@ -389,7 +426,8 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 		count = vlan_strip_burst(worker, port, packets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		bytes += packets[i]->pkt_len;
-		sort(worker, port, packets[i], &sorted);
+		if (unlikely(!sort_plain(port, &plain, packets[i], &sorted)))
+			sort_any(worker, port, packets[i], &sorted);
 	}
 	worker->source->received += count;
 	worker->source->received_bytes += bytes;

@@ -3,6 +3,7 @@
 
 // The last step: Ethernet header, and out of the port.
 
+#include "group.h"
 #include "internal.h"
 
 // Room for `count` frames more of this port, count <= BURST_MAX.
@@ -76,6 +77,8 @@ static struct next_hop read_next_hop(
 		if (unlikely(!atomic_load_explicit(&port->usable, memory_order_relaxed)))
 			hop.refusal = DROP_PORT_DOWN;
 	}
+	if (unlikely(hop.refusal != DROP_NONE))
+		hop.size_limit = 0; // nothing fits
 	return hop;
 }
 
@@ -124,34 +127,57 @@ static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop
 	packet->data_len = (uint16_t)packet->pkt_len; // one segment
 }
 
-void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
-	const uint32_t *tunnels, unsigned int count, enum transmit_content content)
+static inline bool all_fit(
+	const struct next_hop *hop, struct rte_mbuf *const *packets, unsigned int count)
 {
-	const struct next_hop hop = read_next_hop(worker, adjacency, content);
-	struct worker_output *output = make_room(worker, hop.port, count);
-	struct rte_mbuf **at = output->packets + output->count;
-	uint32_t *of = output->tunnels + output->count;
+	for (unsigned int i = 0; i < count; i++)
+		if (unlikely(!fits(hop, packets[i])))
+			return false;
+	return true;
+}
+
+// Refuses the packets that do not fit and closes the gaps; returns how many are left.
+static __attribute__((noinline)) unsigned int refuse_some(struct worker *worker,
+	const struct next_hop *hop, uint32_t adjacency, struct rte_mbuf **packets,
+	uint32_t *tunnels, unsigned int count, enum transmit_content content)
+{
+	unsigned int left = 0;
 	for (unsigned int i = 0; i < count; i++) {
-		if (unlikely(hop.refusal != DROP_NONE || !fits(&hop, packets[i]))) {
-			refuse(worker, packets[i], &hop, adjacency, tunnels[i], content);
+		if (!fits(hop, packets[i])) {
+			refuse(worker, packets[i], hop, adjacency, tunnels[i], content);
 			continue;
 		}
-		write_ethernet(packets[i], &hop);
-		*at++ = packets[i];
-		*of++ = tunnels[i];
+		packets[left] = packets[i];
+		tunnels[left++] = tunnels[i];
 	}
+	return left;
+}
+
+void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **packets,
+	uint32_t *tunnels, unsigned int count, enum transmit_content content)
+{
+	const struct next_hop hop = read_next_hop(worker, adjacency, content);
+	if (unlikely(!all_fit(&hop, packets, count)))
+		count = refuse_some(worker, &hop, adjacency, packets, tunnels, count, content);
+	for (unsigned int i = 0; i < count; i++)
+		write_ethernet(packets[i], &hop);
 	if (unlikely(hop.port->tags_size != 0))
-		for (struct rte_mbuf **i = output->packets + output->count; i < at; i++)
-			vlan_add(hop.port, *i);
-	output->count = (unsigned int)(at - output->packets);
+		for (unsigned int i = 0; i < count; i++)
+			vlan_add(hop.port, packets[i]);
+	struct worker_output *output = make_room(worker, hop.port, count);
+	memcpy(output->packets + output->count, packets, count * sizeof(*packets));
+	memcpy(output->tunnels + output->count, tunnels, count * sizeof(*tunnels));
+	output->count += count;
 }
 
 void transmit_burst(struct worker *worker, struct rte_mbuf **packets, const uint32_t *adjacencies,
-	const uint32_t *tunnels, unsigned int count)
+	uint32_t *tunnels, unsigned int count)
 {
 	stage_enter(&worker->stages, STAGE_TRANSMIT, count);
+	const bool one = are_equal(adjacencies, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		for (end = begin + 1; end < count && adjacencies[end] == adjacencies[begin];)
+		end = one ? count : begin + 1;
+		while (end < count && adjacencies[end] == adjacencies[begin])
 			end++;
 		transmit_run(worker, adjacencies[begin], packets + begin, tunnels + begin,
 			end - begin, TRANSMIT_CLEARTEXT);

@@ -8,6 +8,7 @@
 const uint8_t packet_ipv4_kinds[256] = {
 	[127] = PACKET_IPV4_LOOPBACK,
 	[224 ... 239] = PACKET_IPV4_MULTICAST,
+	[240 ... 254] = PACKET_IPV4_RESERVED,
 	[255] = PACKET_IPV4_BROADCAST,
 };
 

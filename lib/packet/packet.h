@@ -119,9 +119,47 @@ static inline uint32_t packet_ipv4_sum(const uint8_t *header, uint32_t size)
 }
 
 // What the first byte of an IPv4 address can say (RFC 1122 section 3.2.1.3): multicast is
-// 224.0.0.0/4, loopback 127.0.0.0/8, and 255.255.255.255 may follow 255.
-enum { PACKET_IPV4_MULTICAST = 1, PACKET_IPV4_LOOPBACK = 2, PACKET_IPV4_BROADCAST = 4 };
+// 224.0.0.0/4, loopback 127.0.0.0/8, reserved 240.0.0.0/4, and 255.255.255.255 may follow 255. 0 is
+// a host's.
+enum {
+	PACKET_IPV4_MULTICAST = 1,
+	PACKET_IPV4_LOOPBACK = 2,
+	PACKET_IPV4_BROADCAST = 4,
+	PACKET_IPV4_RESERVED = 8
+};
 extern const uint8_t packet_ipv4_kinds[256];
+
+// Whether the checksum of an IPv4 header without options is right: ones' complement sums are sums
+// modulo 65535, in words of any size (RFC 1071). A multiple of 65535, and nothing else, becomes
+// small by the factor that is 1/65535 modulo 2^64.
+static inline bool packet_ipv4_sum_is_right(const uint8_t *header)
+{
+	const uint64_t inverse = UINT64_C(0xfffefffefffeffff);
+	uint64_t sum = 0;
+	uint32_t word;
+#pragma GCC unroll 5
+	for (unsigned int i = 0; i < sizeof(struct rte_ipv4_hdr); i += sizeof(word)) {
+		memcpy(&word, header + i, sizeof(word));
+		sum += word;
+	}
+	return sum * inverse <= UINT64_MAX / 0xffff;
+}
+
+// A look at an IPv4 header without options, of which there are 20 bytes: true, and *length as
+// packet_ip_check has it, when that says DROP_NONE and both addresses are those of hosts. False:
+// packet_ip_check has to look.
+static inline bool packet_ipv4_is_plain(
+	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+{
+	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
+	const uint32_t least = sizeof(*ip);
+	uint32_t total = rte_be_to_cpu_16(ip->total_length);
+	uint8_t kinds = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]] |
+			packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]];
+	*length = total;
+	return likely(total - least <= size - least) && likely(kinds == 0) &&
+	       likely(!verify_checksum || packet_ipv4_sum_is_right(data));
+}
 
 // The rest of packet_ip_check for an IPv4 header of `header` bytes, of which there are 20 at least.
 static inline enum drop_reason packet_ipv4_check_fields(
@@ -131,7 +169,8 @@ static inline enum drop_reason packet_ipv4_check_fields(
 	uint32_t total = rte_be_to_cpu_16(ip->total_length);
 	if (total < header || total > size)
 		return DROP_BAD_HEADER;
-	uint8_t source = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]];
+	uint8_t source = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]] &
+			 ~PACKET_IPV4_RESERVED;
 	uint8_t destination = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]];
 	if (unlikely((source | (destination & PACKET_IPV4_LOOPBACK)) != 0) &&
 		(source != PACKET_IPV4_BROADCAST || ip->src_addr == UINT32_MAX ||
@@ -206,9 +245,9 @@ static inline bool packet_ip_decrement_ttl(uint8_t *data)
 			return false;
 		// The word TTL|protocol goes down by 0x0100, so the checksum, whose first byte is
 		// the word's third, goes up by it, with the end-around carry.
-		uint32_t changed = word + 0x10000 - 1;
-		changed += changed < word ? 0x10000 : 0;
-		changed = rte_cpu_to_le_32(changed);
+		uint32_t changed;
+		uint32_t carry = __builtin_add_overflow(word, 0x10000 - 1, &changed);
+		changed = rte_cpu_to_le_32(changed + (carry << 16));
 		memcpy(field, &changed, sizeof(changed));
 		return true;
 	}

@@ -302,6 +302,56 @@ static void test_impossible_addresses_are_refused(void **state)
 	}
 }
 
+// Plain is what packet_ip_check passes, between addresses that a host may have; nothing more and
+// nothing less, whatever is wrong.
+static void test_plain_ipv4_headers_are_those_that_pass(void **state)
+{
+	(void)state;
+	uint8_t buffer[256];
+	unsigned int plains = 0;
+	srand(1);
+	for (unsigned int round = 0; round < 200000; round++) {
+		uint8_t *ip = ipv4_build(buffer, 5, (unsigned int)rand() % 64);
+		uint32_t size = 20 + (uint32_t)rand() % 64, length = 0, plain_length = 0;
+		bool verify = rand() % 2 == 0;
+		ip[12] = (uint8_t)rand();
+		ip[16] = (uint8_t)rand();
+		if (rand() % 4 != 0) { // else wrong, mostly
+			ip[10] = ip[11] = 0;
+			uint16_t sum = reference_checksum(ip, 20);
+			ip[10] = (uint8_t)(sum >> 8);
+			ip[11] = (uint8_t)sum;
+		}
+		bool passes = packet_ip_check(ip, size, verify, &length) == DROP_NONE;
+		bool hosts = ip[12] != 127 && ip[12] < 224 && ip[16] != 127 && ip[16] < 224;
+		bool plain = packet_ipv4_is_plain(ip, size, verify, &plain_length);
+		assert_int_equal(plain, passes && hosts);
+		if (plain)
+			assert_int_equal(plain_length, length);
+		plains += plain;
+	}
+	assert_in_range(plains, 20000, 180000);
+}
+
+// Of all values that the field can have, exactly those that packet_ip_check passes.
+static void test_every_ipv4_checksum_is_judged_the_same(void **state)
+{
+	(void)state;
+	uint8_t buffer[256];
+	srand(2);
+	for (unsigned int round = 0; round < 20; round++) {
+		uint8_t *ip = ipv4_build(buffer, 5, 40);
+		for (unsigned int i = 1; i < 20; i++)
+			ip[i] = round == 0 ? 0 : round == 1 ? 0xff : (uint8_t)rand();
+		for (unsigned int value = 0; value <= UINT16_MAX; value++) {
+			ip[10] = (uint8_t)(value >> 8);
+			ip[11] = (uint8_t)value;
+			bool right = packet_checksum_fold(packet_ipv4_sum(ip, 20)) == 0;
+			assert_int_equal(packet_ipv4_sum_is_right(ip), right);
+		}
+	}
+}
+
 static void test_ipv6_headers_are_checked(void **state)
 {
 	(void)state;
@@ -669,6 +719,8 @@ int main(void)
 		cmocka_unit_test(test_macs_parse),
 		cmocka_unit_test(test_ipv4_headers_are_checked),
 		cmocka_unit_test(test_impossible_addresses_are_refused),
+		cmocka_unit_test(test_plain_ipv4_headers_are_those_that_pass),
+		cmocka_unit_test(test_every_ipv4_checksum_is_judged_the_same),
 		cmocka_unit_test(test_ipv6_headers_are_checked),
 		cmocka_unit_test(test_ttl_and_ecn_keep_the_checksum_right),
 		cmocka_unit_test(test_ipv4_fragments_are_seen),
