@@ -121,17 +121,21 @@ static inline void find_way(struct worker *worker, struct leaving *leaving, unsi
 	struct way way = read_way(worker, leaving->tunnels[begin]);
 	if (prefetch && way.sa != NULL)
 		esp_sa_out_prefetch(worker->esp, way.sa);
-	unsigned int at = leaving->count;
-	bool too_big = false;
+	const unsigned int at = leaving->count, count = end - begin;
+	struct rte_mbuf *const *packets = leaving->packets + begin;
+	struct esp_sa_out **sas = leaving->sas + at;
+	uint32_t largest = 0;
 	uint64_t bytes = 0;
-	for (unsigned int i = begin; i < end; i++) {
-		uint32_t size = leaving->packets[i]->pkt_len;
+#pragma GCC unroll 4
+	for (unsigned int i = 0; i < count; i++) {
+		uint32_t size = packets[i]->pkt_len;
 		bytes += size;
-		too_big |= size > way.mtu;
-		leaving->sas[at + i - begin] = way.sa;
+		largest = RTE_MAX(largest, size);
 	}
-	leaving->count = at + end - begin;
-	if (unlikely(too_big || way.reason != DROP_NONE || at != begin))
+	for (unsigned int i = 0; i < count; i++)
+		sas[i] = way.sa;
+	leaving->count = at + count;
+	if (unlikely(largest > way.mtu || way.reason != DROP_NONE || at != begin))
 		bytes = refuse_some(worker, leaving, &way, begin, end, at);
 	if (unlikely(way.tfc != 0))
 		pad(leaving, &way, at);
@@ -182,8 +186,9 @@ static void send_runs(struct worker *worker, const struct leaving *leaving)
 	}
 }
 
+// `groups`: how many tunnels there are, or more.
 static void encapsulate_grouped(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
-	unsigned int count, bool prefetch)
+	unsigned int count, unsigned int groups)
 {
 	struct leaving leaving;
 	uint8_t drops[BURST_MAX];
@@ -191,8 +196,8 @@ static void encapsulate_grouped(struct worker *worker, struct rte_mbuf **packets
 	leaving.packets = packets;
 	leaving.tunnels = tunnels;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = end_of_run(tunnels, begin, count);
-		find_way(worker, &leaving, begin, end, prefetch);
+		end = groups == 1 ? count : end_of_run(tunnels, begin, count);
+		find_way(worker, &leaving, begin, end, groups > GROUPS_FEW);
 	}
 	if (unlikely(leaving.count == 0))
 		return;
@@ -210,12 +215,12 @@ void encapsulate_burst(
 	stage_enter(&worker->stages, STAGE_ENCAPSULATE, count);
 	unsigned int groups = group_by_tunnel(tunnels, count, order);
 	if (likely(groups == 1)) {
-		encapsulate_grouped(worker, packets, tunnels, count, false);
+		encapsulate_grouped(worker, packets, tunnels, count, groups);
 		return;
 	}
 	for (unsigned int i = 0; i < count; i++) {
 		grouped[i] = packets[order[i]];
 		their_tunnels[i] = tunnels[order[i]];
 	}
-	encapsulate_grouped(worker, grouped, their_tunnels, count, groups > GROUPS_FEW);
+	encapsulate_grouped(worker, grouped, their_tunnels, count, groups);
 }

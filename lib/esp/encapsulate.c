@@ -59,9 +59,10 @@ static inline uint32_t write_trailer(uint8_t *end, uint32_t inner, bool is_ipv4)
 struct common {
 	const struct gcm_key *key;
 	const struct esp_outer *outer;
-	uint32_t spi_be, salt;
+	__m128i spi, salt; // in the first four bytes
+	__m128i aad_order; // how the AAD shuffles a sequence number
+	uint32_t aad_length;
 	uint32_t before; // bytes before the inner packet
-	bool esn;
 };
 
 // What the outer header wants to know of a packet.
@@ -134,56 +135,74 @@ static inline void write_outer_ipv6(
 		((struct rte_udp_hdr *)(ip + 1))->dgram_len = payload;
 }
 
-// Nonce and AAD are one 16-byte store each: the cipher reads them soon, and wide.
-static inline void write_esp_header(
-	const struct common *common, uint64_t sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
+// Where the bytes of a sequence number stand, 7 being its first in network order. Others are 0.
+#define NUMBER     7, 6, 5, 4, 3, 2, 1, 0
+#define NUMBER_LOW 3, 2, 1, 0
+#define ZEROS      -1, -1, -1, -1
+
+// ESP header and IV, nonce, and AAD are one 16-byte store each: the cipher reads them soon, and
+// wide. The IV is the sequence number.
+static __rte_always_inline void write_esp_header(
+	const struct common *common, __m128i sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
 {
-	uint64_t iv = rte_cpu_to_be_64(sequence);
-	uint64_t low = iv >> 32; // the low half in network order
-	uint64_t spi_low = common->spi_be | low << 32;
-	memcpy(esp, &spi_low, sizeof(spi_low));
-	memcpy(esp + ESP_HEADER_SIZE, &iv, sizeof(iv));
-	_mm_store_si128(
-		(__m128i *)nonce, _mm_set_epi64x((int64_t)low, (int64_t)(common->salt | iv << 32)));
-	__m128i aad_value = _mm_cvtsi64_si128((int64_t)spi_low);
-	if (common->esn)
-		aad_value = _mm_set_epi64x((int64_t)low, (int64_t)(common->spi_be | iv << 32));
-	_mm_store_si128((__m128i *)aad, aad_value);
+	const __m128i esp_order = _mm_setr_epi8(ZEROS, NUMBER_LOW, NUMBER);
+	const __m128i nonce_order = _mm_setr_epi8(ZEROS, NUMBER, ZEROS);
+	__m128i esp_bytes = _mm_or_si128(common->spi, _mm_shuffle_epi8(sequence, esp_order));
+	__m128i nonce_bytes = _mm_or_si128(common->salt, _mm_shuffle_epi8(sequence, nonce_order));
+	__m128i aad_bytes =
+		_mm_or_si128(common->spi, _mm_shuffle_epi8(sequence, common->aad_order));
+	_mm_storeu_si128((__m128i *)esp, esp_bytes);
+	_mm_store_si128((__m128i *)nonce, nonce_bytes);
+	_mm_store_si128((__m128i *)aad, aad_bytes);
 }
 
-// Where the next packet's job goes, and what that points to.
-struct place {
-	struct gcm_job *job;
-	uint8_t (*nonce)[16], (*aad)[16];
-};
-
-// Builds everything but the ciphertext, and the job that makes that. `kind` is a constant where
-// this is inlined. Bytes of the inner packet.
-static __rte_always_inline uint32_t prepare(struct place place, struct rte_mbuf *packet,
+// Writes everything but the ciphertext and the ICV. `kind` is a constant where this is inlined.
+// Bytes to encipher.
+static __rte_always_inline uint32_t write_around(uint8_t *data, uint32_t inner_size,
 	const struct common *common, enum esp_outer_kind kind, uint64_t sequence)
 {
-	uint8_t *data = rte_pktmbuf_mtod(packet, uint8_t *);
-	uint32_t inner_size = packet->data_len;
 	const struct inner inner = read_inner(data);
 	uint8_t *esp = data - ESP_HEADER_SIZE - ESP_IV_SIZE;
 	uint32_t length = inner_size + write_trailer(data + inner_size, inner_size, inner.is_ipv4);
 	uint32_t size = common->before + length + ESP_ICV_SIZE;
-
 	if (kind == ESP_OUTER_IPV6)
 		write_outer_ipv6(esp, common->outer, &inner, size);
 	else
 		write_outer_ipv4(
 			esp, common->outer, kind == ESP_OUTER_PLAIN, &inner, sequence, size);
-	write_esp_header(common, sequence, esp, *place.nonce, *place.aad);
-	place.job->key = common->key;
-	place.job->data = data;
-	place.job->length = length;
-	place.job->aad_length = common->esn ? 12 : 8;
-	place.job->tag = data + length;
-	packet->data_off = (uint16_t)(packet->data_off - common->before);
-	packet->data_len = (uint16_t)size;
-	packet->pkt_len = size;
-	return inner_size;
+	return length;
+}
+
+// `count` packets that lie one after the other, numbered from `sequence` on, and their jobs from
+// number `first` on. Bytes of the inner packets.
+static __rte_always_inline uint64_t prepare_packets(struct esp_context *context, unsigned int first,
+	struct rte_mbuf *const *packets, unsigned int count, const struct common *common,
+	enum esp_outer_kind kind, uint64_t sequence)
+{
+	__m128i number = _mm_cvtsi64_si128((int64_t)sequence);
+	struct gcm_job *job = &context->jobs[first];
+	uint8_t(*nonce)[16] = &context->nonces[first], (*aad)[16] = &context->aads[first];
+	uint64_t bytes = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		struct rte_mbuf *packet = packets[i];
+		uint8_t *data = rte_pktmbuf_mtod(packet, uint8_t *);
+		uint32_t inner_size = packet->data_len;
+		uint32_t length = write_around(data, inner_size, common, kind, sequence + i);
+		write_esp_header(
+			common, number, data - ESP_HEADER_SIZE - ESP_IV_SIZE, nonce[i], aad[i]);
+		job[i].key = common->key;
+		job[i].data = data;
+		job[i].length = length;
+		job[i].aad_length = common->aad_length;
+		job[i].tag = data + length;
+		uint32_t size = common->before + length + ESP_ICV_SIZE;
+		packet->data_off = (uint16_t)(packet->data_off - common->before);
+		packet->data_len = (uint16_t)size;
+		packet->pkt_len = size;
+		bytes += inner_size;
+		number = _mm_add_epi64(number, _mm_cvtsi32_si128(1));
+	}
+	return bytes;
 }
 
 // RFC 3948 lets the checksum be 0 over IPv4 only; over IPv6 it covers the ciphertext.
@@ -194,19 +213,21 @@ static void finish_udp6(struct rte_mbuf *packet)
 	udp->dgram_cksum = rte_ipv6_udptcp_cksum(ip, udp);
 }
 
-// The packets of `run` (a bit each), numbered from `sequence` on. Bytes of the inner packets.
-static __rte_always_inline uint64_t prepare_packets(struct place place,
-	struct rte_mbuf *const *packets, uint64_t run, const struct common *common,
-	enum esp_outer_kind kind, uint64_t sequence)
+static uint64_t prepare_kind(struct esp_context *context, unsigned int first,
+	struct rte_mbuf *const *packets, unsigned int count, const struct common *common,
+	uint64_t sequence)
 {
-	uint64_t bytes = 0;
-	for (; run != 0; run &= run - 1) {
-		bytes += prepare(place, packets[__builtin_ctzll(run)], common, kind, sequence++);
-		place.job++;
-		place.nonce++;
-		place.aad++;
+	switch (common->outer->kind) {
+	case ESP_OUTER_PLAIN:
+		return prepare_packets(
+			context, first, packets, count, common, ESP_OUTER_PLAIN, sequence);
+	case ESP_OUTER_IPV4:
+		return prepare_packets(
+			context, first, packets, count, common, ESP_OUTER_IPV4, sequence);
+	default:
+		return prepare_packets(
+			context, first, packets, count, common, ESP_OUTER_IPV6, sequence);
 	}
-	return bytes;
 }
 
 // Drops all but the first `granted` packets of the run; returns those.
@@ -237,6 +258,33 @@ static __attribute__((noinline)) uint64_t select_packets(const struct selector_s
 	return selected;
 }
 
+static inline struct common read_common(const struct esp_sa_out *sa)
+{
+	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
+	const struct esp_outer *outer = &sa->outer[index];
+	uint32_t salt;
+	memcpy(&salt, sa->salt, sizeof(salt));
+	return (struct common){
+		.key = &sa->key,
+		.outer = outer,
+		.spi = _mm_cvtsi32_si128((int)sa->spi_be),
+		.salt = _mm_cvtsi32_si128((int)salt),
+		.aad_order = sa->esn ? _mm_setr_epi8(ZEROS, NUMBER, ZEROS)
+				     : _mm_setr_epi8(ZEROS, NUMBER_LOW, ZEROS, ZEROS),
+		.aad_length = sa->esn ? 12 : 8,
+		.before = outer->size + ESP_HEADER_SIZE + ESP_IV_SIZE,
+	};
+}
+
+// Takes the first bits that are neighbours out of *run, which is not 0; returns how many.
+static inline unsigned int take_neighbours(uint64_t *run)
+{
+	uint64_t first = *run & -*run, behind = *run + first; // the carry stops behind the last
+	unsigned int end = behind != 0 ? (unsigned int)__builtin_ctzll(behind) : 64;
+	*run &= behind;
+	return end - (unsigned int)__builtin_ctzll(first);
+}
+
 // The packets of `run` (a bit each) are all of one SA. Returns jobs after adding theirs; adds the
 // packets that finish_udp6 is for to *udp6.
 static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
@@ -248,41 +296,30 @@ static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *co
 		if (run == 0)
 			return jobs;
 	}
-	unsigned int index = atomic_load_explicit(&sa->outer_index, memory_order_acquire);
-	const struct esp_outer *outer = &sa->outer[index];
-	struct common common = {
-		.key = &sa->key,
-		.outer = outer,
-		.spi_be = sa->spi_be,
-		.before = outer->size + ESP_HEADER_SIZE + ESP_IV_SIZE,
-		.esn = sa->esn,
-	};
-	struct place place = {&context->jobs[jobs], &context->nonces[jobs], &context->aads[jobs]};
-	memcpy(&common.salt, sa->salt, sizeof(common.salt));
+	const struct common common = read_common(sa);
 	unsigned int count = (unsigned int)__builtin_popcountll(run);
-	uint64_t sequence = 0, bytes;
+	uint64_t sequence = 0, bytes = 0;
 	unsigned int granted = reserve_sequence(sa, count, &sequence);
 	if (unlikely(granted != count)) {
 		run = cut_run(run, granted, drops);
 		if (granted == 0)
 			return jobs;
 	}
-	switch (outer->kind) {
-	case ESP_OUTER_PLAIN:
-		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_PLAIN, sequence);
-		break;
-	case ESP_OUTER_IPV4:
-		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_IPV4, sequence);
-		break;
-	default:
-		bytes = prepare_packets(place, packets, run, &common, ESP_OUTER_IPV6, sequence);
-		*udp6 |= outer->udp ? run : 0;
+	if (unlikely(common.outer->kind == ESP_OUTER_IPV6 && common.outer->udp))
+		*udp6 |= run;
+	while (run != 0) { // once, unless some were refused
+		unsigned int begin = (unsigned int)__builtin_ctzll(run);
+		unsigned int neighbours = take_neighbours(&run);
+		bytes +=
+			prepare_kind(context, jobs, packets + begin, neighbours, &common, sequence);
+		jobs += neighbours;
+		sequence += neighbours;
 	}
 	struct esp_counters *counters = &sa->counters[context->worker];
 	counters->packets += granted;
 	counters->bytes += bytes;
 	counters->last_use = now;
-	return jobs + granted;
+	return jobs;
 }
 
 // The packets that have no room (a bit each). Fetches their ends, where the trailer goes.
@@ -302,6 +339,15 @@ static inline uint64_t check_rooms(
 	return without;
 }
 
+static inline unsigned int end_of_run(
+	struct esp_sa_out *const *sas, unsigned int begin, unsigned int count)
+{
+	unsigned int end = begin + 1;
+	while (end < count && sas[end] == sas[begin])
+		end++;
+	return end;
+}
+
 // The next header is the last byte of the trailer.
 static __attribute__((noinline)) void mark_dummies(
 	const struct esp_context *context, unsigned int jobs)
@@ -314,10 +360,10 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
 	uint64_t udp6 = 0, without = check_rooms(packets, drops, count), now = rte_rdtsc();
+	const bool one = likely(is_one_sa(sas, count));
 	unsigned int jobs = 0;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		for (end = begin + 1; end < count && sas[end] == sas[begin];)
-			end++;
+		end = one ? count : end_of_run(sas, begin, count);
 		uint64_t run = UINT64_MAX >> (ESP_BURST_MAX - (end - begin)) << begin & ~without;
 		if (likely(run != 0))
 			jobs = prepare_run(

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <rte_byteorder.h>
 #include <rte_common.h>
@@ -93,6 +94,19 @@ struct esp_context {
 	uint64_t tops[ESP_BURST_MAX]; // at the first of neighbours that share an SA: the top before
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
 };
+
+// Whether a burst's packets, of which there is one at least, are all of one SA: `sas` is an array
+// of `count` pointers to SAs. Without a branch for each, so that it takes several a step.
+static inline bool is_one_sa(const void *sas, unsigned int count)
+{
+	uintptr_t first, sa, differences = 0;
+	memcpy(&first, sas, sizeof(first));
+	for (unsigned int i = 0; i < count; i++) {
+		memcpy(&sa, (const uint8_t *)sas + i * sizeof(sa), sizeof(sa));
+		differences |= sa ^ first;
+	}
+	return differences == 0;
+}
 
 // cipher.c: the first `jobs` of context->jobs, in place.
 void esp_encrypt_jobs(struct esp_context *context, unsigned int jobs);
