@@ -88,17 +88,18 @@ static unsigned int drop_refused(struct worker *worker, struct rte_mbuf **packet
 	return good;
 }
 
-// Once per run of neighbours that share a tunnel.
+// Once per run of neighbours that share a tunnel. `groups`: how many tunnels there are, or more.
 static void count_packets(struct worker *worker, struct rte_mbuf *const *packets,
-	const uint32_t *tunnels, unsigned int count)
+	const uint32_t *tunnels, unsigned int count, unsigned int groups)
 {
-	for (unsigned int i = 0; i < count;) {
-		uint32_t tunnel = tunnels[i];
-		unsigned int begin = i;
+	for (unsigned int begin = 0, end; begin < count; begin = end) {
+		uint32_t tunnel = tunnels[begin];
 		uint64_t bytes = 0;
-		for (; i < count && tunnels[i] == tunnel; i++)
+		for (end = groups == 1 ? count : begin; end < count && tunnels[end] == tunnel;)
+			end++;
+		for (unsigned int i = begin; i < end; i++)
 			bytes += packets[i]->pkt_len;
-		worker->slot->tunnels[tunnel].in_packets += i - begin;
+		worker->slot->tunnels[tunnel].in_packets += end - begin;
 		worker->slot->tunnels[tunnel].in_bytes += bytes;
 	}
 }
@@ -129,7 +130,7 @@ static __attribute__((noinline)) void group(struct rte_mbuf **packets,
 
 static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets,
 	const struct outer_headers *outer, struct esp_sa_in *const *sas, uint32_t *tunnels,
-	unsigned int count)
+	unsigned int count, unsigned int groups)
 {
 	uint8_t drops[BURST_MAX];
 	unsigned int refused =
@@ -143,7 +144,7 @@ static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets
 		count = drop_refused(worker, packets, tunnels, drops, count);
 	if (count == 0)
 		return;
-	count_packets(worker, packets, tunnels, count);
+	count_packets(worker, packets, tunnels, count, groups);
 	forward_decapsulated(worker, packets, tunnels, count);
 }
 
@@ -160,13 +161,13 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 		return;
 	unsigned int groups = group_by_tunnel(tunnels, count, order);
 	if (likely(groups == 1)) {
-		decapsulate_grouped(worker, packets, outer, sas, tunnels, count);
+		decapsulate_grouped(worker, packets, outer, sas, tunnels, count, groups);
 		return;
 	}
 	for (unsigned int i = 0; groups > GROUPS_FEW && i < count; i++)
 		esp_sa_in_prefetch(worker->esp, sas[i]);
 	struct arriving grouped;
 	group(packets, outer, sas, tunnels, order, count, &grouped);
-	decapsulate_grouped(
-		worker, grouped.packets, &grouped.outer, grouped.sas, grouped.tunnels, count);
+	decapsulate_grouped(worker, grouped.packets, &grouped.outer, grouped.sas, grouped.tunnels,
+		count, groups);
 }

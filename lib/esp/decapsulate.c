@@ -9,6 +9,7 @@
 
 #include <rte_cycles.h>
 #include <rte_prefetch.h>
+#include <rte_vect.h>
 
 #include "sa.h"
 
@@ -28,39 +29,45 @@ struct common {
 	const struct replay_window *window;
 	uint64_t top; // of the window, before the run
 	const struct gcm_key *key;
-	uint32_t salt;
+	__m128i salt; // in the first four bytes
 	bool esn;
 };
 
-// Where the next packet's job goes, and what that points to.
-struct place {
-	struct gcm_job *job;
-	uint8_t (*nonce)[16], (*aad)[16], (*tag)[16];
-	uint8_t *packet; // its index in the burst
-};
-
-// The packet may be decrypted: its job.
-static inline void make_job(struct place *place, uint8_t *esp, uint32_t size,
-	const struct common *common, uint64_t sequence)
+// The packet may be decrypted: its job, and the nonce and AAD that this points to. ESP header and
+// IV are 16 bytes: SPI, lower half of the sequence number, IV.
+static __rte_always_inline void make_job(struct esp_context *context, unsigned int number,
+	uint8_t *esp, uint32_t size, const struct common *common, uint64_t sequence)
 {
-	uint64_t spi_low, iv; // as received: the ICV covers both
-	memcpy(&spi_low, esp, sizeof(spi_low));
-	memcpy(&iv, esp + ESP_HEADER_SIZE, sizeof(iv));
-	__m128i nonce = _mm_set_epi64x((int64_t)(iv >> 32), (int64_t)(iv << 32 | common->salt));
-	_mm_store_si128((__m128i *)*place->nonce++, nonce);
-	__m128i aad = _mm_cvtsi64_si128((int64_t)spi_low);
-	if (common->esn) {
-		uint64_t high = rte_cpu_to_be_32((uint32_t)(sequence >> 32));
-		aad = _mm_set_epi64x(
-			(int64_t)(spi_low >> 32), (int64_t)(high << 32 | (uint32_t)spi_low));
+	const __m128i nonce_order =
+		_mm_setr_epi8(-1, -1, -1, -1, 8, 9, 10, 11, 12, 13, 14, 15, -1, -1, -1, -1);
+	__m128i header = _mm_loadu_si128((const __m128i *)esp);
+	__m128i nonce = _mm_or_si128(common->salt, _mm_shuffle_epi8(header, nonce_order));
+	__m128i aad = _mm_move_epi64(header); // as received: the ICV covers both
+	if (unlikely(common->esn)) {
+		int high = (int)rte_cpu_to_be_32((uint32_t)(sequence >> 32));
+		aad = _mm_insert_epi32(_mm_shuffle_epi32(aad, _MM_SHUFFLE(3, 1, 2, 0)), high, 1);
 	}
-	_mm_store_si128((__m128i *)*place->aad++, aad);
-	struct gcm_job *job = place->job++;
+	_mm_store_si128((__m128i *)context->nonces[number], nonce);
+	_mm_store_si128((__m128i *)context->aads[number], aad);
+	struct gcm_job *job = &context->jobs[number];
 	job->key = common->key;
 	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
 	job->length = size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
 	job->aad_length = common->esn ? 12 : 8;
-	job->tag = *place->tag++;
+	job->tag = context->tags[number];
+}
+
+static inline struct common read_common(const struct esp_sa_in *sa)
+{
+	uint32_t salt;
+	memcpy(&salt, sa->salt, sizeof(salt));
+	return (struct common){
+		.window = &sa->window,
+		.top = replay_top(&sa->window),
+		.key = &sa->key,
+		.salt = _mm_cvtsi32_si128((int)salt),
+		.esn = sa->window.esn,
+	};
 }
 
 // Checks the packets of a run before the cipher and makes their jobs. Returns jobs after adding
@@ -69,15 +76,7 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 	const struct esp_sa_in *sa, unsigned int begin, unsigned int end, uint8_t *drops,
 	unsigned int jobs)
 {
-	struct common common = {
-		.window = &sa->window,
-		.top = replay_top(&sa->window),
-		.key = &sa->key,
-		.esn = sa->window.esn,
-	};
-	memcpy(&common.salt, sa->salt, sizeof(common.salt));
-	struct place place = {&context->jobs[jobs], &context->nonces[jobs], &context->aads[jobs],
-		&context->tags[jobs], &context->job_packets[jobs]};
+	const struct common common = read_common(sa);
 	for (unsigned int i = begin; i < end; i++) {
 		const struct rte_mbuf *packet = packets[i];
 		uint32_t size = packet->data_len;
@@ -97,26 +96,37 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 			continue;
 		}
 		context->sequences[i] = sequence;
-		*place.packet++ = (uint8_t)i;
-		make_job(&place, esp, size, &common, sequence);
+		context->job_packets[jobs] = (uint8_t)i;
+		make_job(context, jobs++, esp, size, &common, sequence);
 	}
-	return (unsigned int)(place.job - context->jobs);
+	return jobs;
 }
 
-// Compares in constant time.
-static inline bool icv_is_right(const struct gcm_job *job)
+// 0: the ICV is right. Compares in constant time.
+static inline __m128i icv_difference(const struct gcm_job *job)
 {
 	__m128i computed = _mm_loadu_si128((const __m128i *)job->tag);
 	__m128i received = _mm_loadu_si128((const __m128i *)(job->data + job->length));
-	__m128i difference = _mm_xor_si128(computed, received);
-	return _mm_testz_si128(difference, difference) != 0;
+	return _mm_xor_si128(computed, received);
+}
+
+static __attribute__((noinline)) void find_wrong_icvs(
+	const struct esp_context *context, unsigned int jobs, uint8_t *drops)
+{
+	for (unsigned int job = 0; job < jobs; job++) {
+		__m128i difference = icv_difference(&context->jobs[job]);
+		if (_mm_testz_si128(difference, difference) == 0)
+			drops[context->job_packets[job]] = DROP_ICV;
+	}
 }
 
 static inline void check_icvs(const struct esp_context *context, unsigned int jobs, uint8_t *drops)
 {
+	__m128i differences = _mm_setzero_si128();
 	for (unsigned int job = 0; job < jobs; job++)
-		if (unlikely(!icv_is_right(&context->jobs[job])))
-			drops[context->job_packets[job]] = DROP_ICV;
+		differences = _mm_or_si128(differences, icv_difference(&context->jobs[job]));
+	if (unlikely(_mm_testz_si128(differences, differences) == 0))
+		find_wrong_icvs(context, jobs, drops);
 }
 
 // The padding is 1,2,3... (RFC 4303 section 2.4): bytes that are there are `length` from `data` on.
@@ -137,15 +147,17 @@ static inline uint64_t read_end(const uint8_t *data, uint32_t length)
 	return end;
 }
 
-// Padding of 0 to 3 bytes is compared at once: a loop over so few is mispredicted.
-static inline bool padding_is_usual(uint64_t end, uint32_t padding)
+// Padding of 0 to 3 bytes before an IPv4 packet's next header is compared at once: a loop over so
+// few is mispredicted. *padding is how many.
+static inline bool trailer_is_usual(uint64_t end, uint32_t *padding)
 {
-	// By pad length, and which bytes it has.
-	static const uint64_t paddings[4] = {
-		0, UINT64_C(0x01) << 40, UINT64_C(0x0201) << 32, UINT64_C(0x030201) << 24};
-	static const uint64_t masks[4] = {
-		0, UINT64_C(0xff) << 40, UINT64_C(0xffff) << 32, UINT64_C(0xffffff) << 24};
-	return ((end ^ paddings[padding]) & masks[padding]) == 0;
+	// By pad length: what `end` has, and in which of its bytes.
+	static const uint64_t trailers[4] = {UINT64_C(0x0400) << 48, UINT64_C(0x040101) << 40,
+		UINT64_C(0x04020201) << 32, UINT64_C(0x0403030201) << 24};
+	static const uint64_t masks[4] = {UINT64_C(0xffff) << 48, UINT64_C(0xffffff) << 40,
+		UINT64_C(0xffffffff) << 32, UINT64_C(0xffffffffff) << 24};
+	*padding = end >> 48 & 3;
+	return (end & masks[*padding]) == trailers[*padding];
 }
 
 // Reads pad length and next header. DROP_NONE, and the bytes before the padding.
@@ -209,18 +221,19 @@ static __attribute__((noinline)) enum drop_reason check_any(
 		outer_traffic_class & PACKET_IP_ECN_MASK);
 }
 
-// Whether the packet is as nearly all are: IPv4 without options, padding of 0 to 3 bytes, the ECN
-// field of the outer header. check_any comes to the same for these; what is not so it judges.
+// Whether the packet is as nearly all are: IPv4 without options between hosts, padding of 0 to 3
+// bytes, the ECN field of the outer header. check_any comes to the same for these; what is not so
+// it judges.
 static inline bool is_plain(
 	const uint8_t *data, uint32_t length, uint8_t outer_traffic_class, uint32_t *ip_length)
 {
-	uint64_t end = read_end(data, length);
-	uint32_t padding = end >> 48 & 3, inner = length - 2 - padding;
-	return (end >> 48 & 0xfffc) == IPPROTO_IPIP << 8 && padding_is_usual(end, padding) &&
-	       length >= sizeof(struct rte_ipv4_hdr) + 5 && data[0] == RTE_IPV4_VHL_DEF &&
-	       ((data[1] ^ outer_traffic_class) & PACKET_IP_ECN_MASK) == 0 &&
-	       packet_ipv4_check_fields(
-		       data, sizeof(struct rte_ipv4_hdr), inner, false, ip_length) == DROP_NONE;
+	uint32_t padding, start; // version and IHL, traffic class, and more
+	memcpy(&start, data, sizeof(start));
+	const uint32_t mask = 0xff | PACKET_IP_ECN_MASK << 8;
+	uint32_t expected = RTE_IPV4_VHL_DEF | (uint32_t)outer_traffic_class << 8;
+	return trailer_is_usual(read_end(data, length), &padding) &&
+	       ((start ^ expected) & mask) == 0 && length >= sizeof(struct rte_ipv4_hdr) + 5 &&
+	       packet_ipv4_is_plain(data, length - 2 - padding, false, ip_length);
 }
 
 // Cuts the mbuf of an authenticated packet down to the inner packet.
@@ -296,17 +309,18 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count)
 {
+	const bool one = likely(is_one_sa(sas, count));
 	unsigned int jobs = 0, refused = 0;
 	memset(drops, DROP_NONE, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = end_of_run(sas, begin, count);
+		end = one ? count : end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
 	}
 	esp_decrypt_jobs(context, jobs);
 	check_icvs(context, jobs, drops);
 	uint64_t now = rte_rdtsc();
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		end = end_of_run(sas, begin, count);
+		end = one ? count : end_of_run(sas, begin, count);
 		refused += finish_run(
 			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
 	}
