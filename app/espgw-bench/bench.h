@@ -16,12 +16,9 @@
 #include "esp/esp.h"
 #include "esp/gcm.h"
 
-// Frames of a round are a multiple of this, each in a buffer of its own: both halves of it hold
-// whole mixes (12 packets) and whole calls (64).
-#define BENCH_FRAMES_STEP 384
-// So many that no frame is in the L1 cache any more when its turn comes, and so few that those of
-// 1400 bytes stay in 2 MB of L2.
-#define BENCH_FRAMES_WARM (2 * BENCH_FRAMES_STEP)
+// Frames of a round, each in a buffer of its own: whole bursts, and no more than this unless they
+// are to be cold.
+#define BENCH_FRAMES_WARM 768
 #define BENCH_BURST_MAX   256
 #define BENCH_CALL_MAX    64 // what the gateway takes at once
 #define BENCH_INNER_MAX   1400
@@ -177,6 +174,15 @@ int bench_frames_check(const struct bench_gateway *gateway, enum bench_path path
 	enum bench_size size, const struct bench_frames *frames, bool by_gateway,
 	struct bench_error *error);
 
+// ---- cache.c: how many packets the L2 cache holds ----
+
+// Bytes of L2 that a worker of the gateway has for itself.
+long bench_cache_share(const struct bench_gateway *gateway);
+// Frames of a round of each worker, when a worker has `cache` bytes of L2. Warm: they and their
+// mbufs take at most half of it, but for the least number; the rest is for what is used beside
+// them. Cold: they take it several times.
+unsigned int bench_count_frames(long cache, bool cold, enum bench_size size);
+
 // ---- raw.c: the ciphers at their best ----
 
 struct bench_raw {
@@ -251,12 +257,12 @@ struct bench_row {
 	enum bench_size size;
 	enum bench_burst burst;
 	unsigned int rounds;
+	unsigned int frames; // of a round, of each worker
 	struct bench_figure cycles[BENCH_WAYS];
 };
 
 struct bench_result {
-	unsigned int ways;   // bits of what was measured
-	unsigned int frames; // of a round, at most
+	unsigned int ways; // bits of what was measured
 	unsigned int count;
 	struct bench_row rows[BENCH_PATHS * BENCH_SIZES * BENCH_BURSTS];
 };
@@ -274,7 +280,6 @@ static inline double bench_spread(const struct bench_figure *figure)
 bool bench_row_is_noisy(const struct bench_result *result, const struct bench_row *row);
 
 struct bench_figure bench_summarize(double *values, unsigned int count); // sorts them
-unsigned int bench_count_frames(const struct bench_options *options, enum bench_size size);
 
 // ---- order.c: the order of one outbound SA's packets ----
 

@@ -17,8 +17,6 @@
 #define ROUNDS_WARM_UP   3  // not counted
 #define PROGRESS_AFTER   2  // seconds
 #define PROGRESS_SECONDS 0.2
-#define L2_DEFAULT       (2L << 20) // where the system does not say
-#define COLD_TIMES       4          // the working set is so many times the L2 cache
 
 // What one worker works on.
 struct bench_worker {
@@ -32,6 +30,7 @@ struct bench {
 	struct bench_gateway *gateway;
 	const struct bench_options *options;
 	unsigned int ways; // bits of what is measured
+	long cache;        // bytes of L2 that each worker has
 	struct rte_mempool *pool;
 	struct bench_worker workers[BENCH_WORKERS_MAX];
 	struct bench_rte_ipsec rte_ipsec;
@@ -301,26 +300,12 @@ static int run_rounds(struct bench *bench, struct bench_result *result, unsigned
 	return check_row(bench, row, error);
 }
 
-// Cold: as many as fill the cache several times with their mbufs, headers, payloads and ICVs.
-unsigned int bench_count_frames(const struct bench_options *options, enum bench_size size)
-{
-	if (!options->cold)
-		return BENCH_FRAMES_WARM;
-	long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
-	long mix = 0;
-	for (unsigned int i = 0; i < BENCH_FRAMES_STEP; i++)
-		mix += bench_inner_size(size, i);
-	long frame = (long)sizeof(struct rte_mbuf) + RTE_CACHE_LINE_SIZE + mix / BENCH_FRAMES_STEP;
-	long wanted = COLD_TIMES * (cache > 0 ? cache : L2_DEFAULT) / frame;
-	return (unsigned int)RTE_ALIGN_MUL_CEIL(wanted, BENCH_FRAMES_STEP);
-}
-
 // Buffers no larger than need be, so that they lie on few pages: with 4 KB pages, what large ones
 // cost each packet is the machine's address translation rather than the gateway's work.
 static int create_buffers(struct bench *bench, enum bench_size size, struct bench_error *error)
 {
 	uint32_t bytes = bench_buffer_size(size), wanted = bench->options->buffer_size;
-	unsigned int count = bench_count_frames(bench->options, size);
+	unsigned int count = bench_count_frames(bench->cache, bench->options->cold, size);
 	if (wanted != 0 && wanted < bytes)
 		return bench_fail(error, "--buffer-size %u: packets of %s bytes need %u", wanted,
 			bench_sizes[size], bytes);
@@ -344,7 +329,7 @@ static int measure_row(struct bench *bench, struct bench_result *result, unsigne
 	struct bench_error *error)
 {
 	int status = create_buffers(bench, result->rows[index].size, error);
-	result->frames = RTE_MAX(result->frames, bench->workers[0].frames.count);
+	result->rows[index].frames = bench->workers[0].frames.count;
 	if (status == 0)
 		status = run_rounds(bench, result, index, error);
 	rte_mempool_free(bench->pool);
@@ -409,8 +394,10 @@ static int create_rte_ipsec(struct bench *bench, unsigned int frames, struct ben
 static int create(struct bench *bench, struct bench_error *error)
 {
 	unsigned int frames = 0;
+	bench->cache = bench_cache_share(bench->gateway);
 	for (unsigned int size = 0; size < BENCH_SIZES; size++)
-		frames = RTE_MAX(frames, bench_count_frames(bench->options, size));
+		frames = RTE_MAX(
+			frames, bench_count_frames(bench->cache, bench->options->cold, size));
 	bench->ways = 1u << BENCH_RAW_IPSEC_MB;
 	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
 		if (bench->gateway->workers[0].contexts[i] != NULL)

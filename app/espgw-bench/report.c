@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +64,27 @@ static struct machine find_machine(void)
 	return machine;
 }
 
+// Of a round: the least and the most that any row had.
+static void find_packets(const struct bench_result *result, unsigned int *least, unsigned int *most)
+{
+	*least = UINT_MAX;
+	*most = 0;
+	for (unsigned int i = 0; i < result->count; i++) {
+		*least = RTE_MIN(*least, result->rows[i].frames);
+		*most = RTE_MAX(*most, result->rows[i].frames);
+	}
+}
+
+static void print_packets(const struct bench_result *result, const struct bench_options *options)
+{
+	unsigned int least, most;
+	find_packets(result, &least, &most);
+	printf("packets of a round: %s", options->cold ? "cold in L2, " : "");
+	if (least < most)
+		printf("%u to ", least);
+	printf("%u\n", most);
+}
+
 static void print_head(const struct bench_result *result, const struct bench_options *options)
 {
 	struct machine machine = find_machine();
@@ -70,10 +92,9 @@ static void print_head(const struct bench_result *result, const struct bench_opt
 	printf("espgw:  %s, %s, memory %s hugepages\n", ESPGW_VERSION, rte_version(),
 		options->hugepages ? "from" : "without");
 	printf("cipher: ipsec-mb %s, %s\n", imb_get_version_str(), machine.cipher);
-	printf("load:   workers: %u, SAs each way: %u, routes: %u (tunnels each: %u), packets of a "
-	       "round: %s%u\n",
-		options->workers, options->sas, options->routes, options->shared,
-		options->cold ? "cold in L2, up to " : "", result->frames);
+	printf("load:   workers: %u, SAs each way: %u, routes: %u (tunnels each: %u), ",
+		options->workers, options->sas, options->routes, options->shared);
+	print_packets(result, options);
 	puts("\nTSC cycles per packet (both: per two packets, one each way): medians of the "
 	     "rounds,\n"
 	     "quartiles, their spread in % of the median; over and ratio: beside raw/ipsec-mb;\n"
@@ -143,8 +164,9 @@ static json_t *row_object(const struct bench_result *result, const struct bench_
 	for (unsigned int way = 0; way < BENCH_WAYS; way++)
 		if (result->ways >> way & 1)
 			json_object_set_new(ways, bench_ways[way], way_object(row, way, refused));
-	json_t *object = json_pack("{s:s, s:s, s:i, s:i, s:b, s:o}", "path", bench_paths[row->path],
-		"size", bench_sizes[row->size], "burst", (int)bench_bursts[row->burst], "rounds",
+	json_t *object = json_pack("{s:s, s:s, s:i, s:i, s:i, s:b, s:o}", "path",
+		bench_paths[row->path], "size", bench_sizes[row->size], "burst",
+		(int)bench_bursts[row->burst], "packets", (int)row->frames, "rounds",
 		(int)row->rounds, "noisy", noisy, "ways", ways);
 	if (!refused)
 		put_gateway(object, result, row);
@@ -173,11 +195,13 @@ int bench_print_json(json_t *report)
 int bench_report_json(const struct bench_result *result, const struct bench_options *options)
 {
 	json_t *rows = json_array();
+	unsigned int least, most;
+	find_packets(result, &least, &most);
 	for (unsigned int i = 0; i < result->count; i++)
 		json_array_append_new(rows, row_object(result, &result->rows[i], options));
 	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
 		machine_object(options), "load", "workers", (int)options->workers, "sas",
 		(int)options->sas, "routes", (int)options->routes, "shared", (int)options->shared,
-		"cold", options->cold, "packets", (int)result->frames, "rows", rows);
+		"cold", options->cold, "packets", (int)most, "rows", rows);
 	return bench_print_json(report);
 }

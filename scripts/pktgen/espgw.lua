@@ -121,6 +121,25 @@ local function counters()
 	return stats[tonumber(espgw.sender)].opackets, stats[tonumber(espgw.receiver)].ipackets
 end
 
+-- Seconds since the machine's start, in hundredths. (os.time has whole ones only, os.clock is the
+-- processor's time.)
+local function now()
+	local file = assert(io.open("/proc/uptime"))
+	local seconds = file:read("n")
+	file:close()
+	return seconds
+end
+
+-- pktgen.delay sleeps 10 ms again and again, and each time too long where the core is shared: then
+-- 3 s take more than 4.
+local function wait(seconds)
+	local begun = now()
+	while now() - begun < seconds do
+		pktgen.delay(10)
+	end
+	return now() - begun
+end
+
 -- Sends at `rate` percent of the link for `seconds`. Returns packets sent, packets that came back,
 -- and how many a second that is.
 function espgw.trial(rate, seconds)
@@ -128,12 +147,12 @@ function espgw.trial(rate, seconds)
 	pktgen.delay(SETTLE_MS)
 	local sent_before, received_before = counters()
 	pktgen.start(espgw.sender)
-	pktgen.delay(math.floor(seconds * 1000))
+	local took = wait(seconds)
 	pktgen.stop(espgw.sender)
 	pktgen.delay(SETTLE_MS)
 	local sent, received = counters()
 	sent, received = sent - sent_before, received - received_before
-	return sent, received, received / seconds
+	return sent, received, received / took
 end
 
 function espgw.begin(title)

@@ -1343,7 +1343,13 @@ static void test_the_examples_load(void **state)
 	assert_int_equal(config->tunnels[0].mtu, 1446);
 	config_free(config);
 	config = example("config/pktgen.conf");
+	struct config *far = example("config/pktgen-far.conf");
 	assert_int_equal(config->neighbour_count, 2);
+	assert_true(packet_address_equal(
+		&config->tunnels[0].customer_endpoint, &far->tunnels[0].gateway_endpoint));
+	assert_true(packet_address_equal(
+		&config->tunnels[0].gateway_endpoint, &far->tunnels[0].customer_endpoint));
+	config_free(far);
 	config_free(config);
 }
 
