@@ -112,8 +112,8 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 {
 	struct checked *checked = argument;
 	struct dataplane *dataplane = checked->dataplane;
-	struct telemetry_source *counters = &dataplane->telemetry->slot[dataplane->worker_count]
-						     ->sources[TELEMETRY_SOURCE_GATEWAY];
+	struct telemetry_slot *slot = dataplane->telemetry->slot[dataplane->worker_count];
+	struct telemetry_source *counters = &slot->sources[TELEMETRY_SOURCE_GATEWAY];
 	struct probe_payload payload = {
 		.magic = dataplane->probe_magic,
 		.cookie = next_cookie(dataplane->prober),
@@ -128,9 +128,13 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 	};
 	if (tunnel_get(dataplane->tunnels, checked->tunnel)->current == NULL)
 		return payload.cookie;
+	counters->received++;
 	struct rte_mbuf *packet = rte_pktmbuf_alloc(dataplane->ports[0].pool);
-	if (packet == NULL)
+	if (packet == NULL) {
+		counters->drops[DROP_NO_BUFFER]++;
+		slot->tunnels[checked->tunnel].drops[DROP_NO_BUFFER]++;
 		return payload.cookie;
+	}
 	// A reply-type probe is what the far side would send, and is routed back (Cloudflare WAN,
 	// "Tunnel health checks").
 	const struct packet_address *own = &checked->source, *far = &checked->target;
@@ -138,7 +142,6 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 		checked->is_reply ? far : own, checked->is_reply ? own : far, &echo, PROBE_CLASS);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;
-	counters->received++;
 	counters->received_bytes += size;
 	hand_over(checked, packet);
 	return payload.cookie;

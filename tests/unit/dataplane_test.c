@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Copyright (c) 2026 the espgw authors
+
+// A whole data plane, whose worker is the test itself: what happens when buffers or the room of a
+// TX queue run out. It has a network namespace of its own, which takes root (else all is skipped).
+// Its ports are net_null devices, whose sending is the test's.
+
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "dataplane/internal.h"
+
+enum { INSIDE, OUTSIDE, FRAMES = 256, PACKET_SIZE = 1500, FRAGMENT_MTU = 576, FRAGMENTS = 3 };
+
+static const char *const TUNNEL = "{ name = \"one\"; gateway_endpoint = \"198.51.100.1\"; "
+				  "customer_endpoint = \"203.0.113.1\";";
+static const char *const BEFORE = "interface_address = \"169.254.10.2/30\"; mtu = 576; "
+				  "health = { rate = 100; timeout = 100; }; }";
+
+static struct dataplane *dataplane;
+static struct worker *worker;
+static struct config *first;
+static struct rte_mempool *pool;
+static unsigned int buffers; // of the pool, when nobody has one
+
+// ---- What the device takes ----
+
+static struct rte_mbuf *sent[FRAMES];
+static unsigned int sent_count, tx_room;
+
+static uint16_t take_frames(void *queue, struct rte_mbuf **packets, uint16_t count)
+{
+	uint16_t taken = 0;
+	(void)queue;
+	for (; taken < count && tx_room != 0; taken++, tx_room--) {
+		assert_true(sent_count < FRAMES);
+		sent[sent_count++] = packets[taken];
+	}
+	return taken;
+}
+
+static void forget_sent(void)
+{
+	rte_pktmbuf_free_bulk(sent, sent_count);
+	sent_count = 0;
+}
+
+static uint32_t esp_sequence(const struct rte_mbuf *frame)
+{
+	rte_be32_t sequence;
+	memcpy(&sequence, rte_pktmbuf_mtod_offset(frame, const uint8_t *, ETHERNET_SIZE + 20 + 4),
+		sizeof(sequence));
+	return rte_be_to_cpu_32(sequence);
+}
+
+// ---- The gateway ----
+
+static struct config *make_config(const char *tunnel, const char *more_routes)
+{
+	char text[4096];
+	snprintf(text, sizeof(text),
+		"gateway = { name = \"dp%d\"; log_level = \"error\"; hugepages = false; "
+		"memory_mb = 384; max_sas = 16; max_routes = 256; max_neighbours = 64; };\n"
+		"workers = { cores = [ 0 ]; };\n"
+		"ports = ( { name = \"inside\"; device = \"net_null0,no-rx=1\"; side = \"inside\"; "
+		"addresses = [ \"10.0.0.1/24\" ]; }, "
+		"{ name = \"outside\"; device = \"net_null1,no-rx=1\"; side = \"outside\"; "
+		"addresses = [ \"198.51.100.1/24\" ]; } );\n"
+		"tunnels = ( %s %s );\n"
+		"routes = ( { prefix = \"10.1.0.0/16\"; port = \"inside\"; next_hop = "
+		"\"10.0.0.2\"; }, "
+		"{ prefix = \"0.0.0.0/0\"; port = \"outside\"; next_hop = \"198.51.100.2\"; }, "
+		"{ prefix = \"10.9.0.0/16\"; tunnel = \"one\"; } %s );\n"
+		"neighbours = ( { port = \"inside\"; address = \"10.0.0.2\"; "
+		"mac = \"02:00:00:00:00:02\"; }, "
+		"{ port = \"outside\"; address = \"198.51.100.2\"; mac = \"02:00:00:00:00:03\"; } "
+		");\n",
+		(int)getpid(), TUNNEL, tunnel, more_routes);
+	struct config *config = config_parse(text, "dataplane_test", stderr);
+	assert_non_null(config);
+	return config;
+}
+
+static void add_sa(void)
+{
+	struct sa_parameters parameters = {.direction = SA_OUTBOUND, .spi = 0x1000, .key = {1}};
+	struct tunnel_error error;
+	assert_true(packet_address_parse("198.51.100.1", &parameters.source));
+	assert_true(packet_address_parse("203.0.113.1", &parameters.destination));
+	assert_non_null(
+		sa_add(dataplane->tunnels, tunnel_get(dataplane->tunnels, 0), &parameters, &error));
+}
+
+// Once for all tests: DPDK starts once in a process.
+static void require_gateway(void)
+{
+	struct dataplane_error error = {{0}};
+	if (dataplane != NULL)
+		return;
+	if (unshare(CLONE_NEWNET) != 0 || access("/dev/net/tun", R_OK | W_OK) != 0) {
+		print_message("needs root for a network namespace and TAPs: skipped\n");
+		skip();
+	}
+	first = make_config(BEFORE, "");
+	if (dataplane_eal_start(first, &error) != 0 ||
+		(dataplane = dataplane_create(first, &error)) == NULL ||
+		// Started for its ports to be up; stopped for its worker to leave them to us.
+		dataplane_start(dataplane, event_base_new(), &error) != 0)
+		fail_msg("%s", error.text);
+	dataplane_stop(dataplane);
+	worker = dataplane->workers[0];
+	pool = dataplane->ports[0].pool;
+	for (unsigned int i = INSIDE; i <= OUTSIDE; i++)
+		rte_eth_fp_ops[dataplane->ports[i].id].tx_pkt_burst = take_frames;
+	add_sa();
+	buffers = rte_mempool_avail_count(pool);
+}
+
+static struct rte_mbuf *hoard; // a list, by `next`
+
+static void give_back(void)
+{
+	while (hoard != NULL) {
+		struct rte_mbuf *packet = hoard;
+		hoard = packet->next;
+		packet->next = NULL;
+		rte_pktmbuf_free(packet);
+	}
+}
+
+// What the test before may have left goes; counters start again.
+static void begin(void)
+{
+	require_gateway();
+	give_back();
+	health_stop(dataplane);
+	probe_drain(worker);
+	forget_sent();
+	for (unsigned int i = 0; i < dataplane->telemetry->slots; i++) {
+		struct telemetry_slot *slot = dataplane->telemetry->slot[i];
+		memset(slot->sources, 0, sizeof(slot->sources));
+		memset(slot->tunnels, 0, sizeof(slot->tunnels[0]));
+	}
+	tx_room = FRAMES;
+}
+
+static struct telemetry_source sum_of(unsigned int source)
+{
+	struct telemetry_source sum;
+	telemetry_sum_source(dataplane->telemetry, source, &sum);
+	return sum;
+}
+
+static uint64_t tunnel_drops(enum drop_reason reason)
+{
+	struct telemetry_tunnel sum;
+	telemetry_sum_tunnel(dataplane->telemetry, 0, &sum);
+	return sum.drops[reason];
+}
+
+// Every packet has one end, and every buffer is back.
+static void assert_nothing_is_held(void)
+{
+	forget_sent();
+	for (unsigned int i = 0; i < TELEMETRY_SOURCES; i++) {
+		struct telemetry_source sum = sum_of(i);
+		assert_int_equal(telemetry_source_held(&sum), 0);
+	}
+	assert_int_equal(rte_mempool_avail_count(pool), buffers);
+}
+
+// ---- An empty pool ----
+
+// Leaves `count` buffers in the pool.
+static void hoard_all_but(unsigned int count)
+{
+	struct rte_mbuf *packet;
+	while ((packet = rte_pktmbuf_alloc(pool)) != NULL) {
+		packet->next = hoard;
+		hoard = packet;
+	}
+	for (unsigned int i = 0; i < count; i++) {
+		packet = hoard;
+		hoard = packet->next;
+		packet->next = NULL;
+		rte_pktmbuf_free(packet);
+	}
+}
+
+// An IPv4 packet of UDP without DF, in a frame to the inside port.
+static struct rte_mbuf *make_frame(const char *destination)
+{
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
+	assert_non_null(packet);
+	struct rte_ether_hdr *ethernet =
+		(struct rte_ether_hdr *)rte_pktmbuf_append(packet, ETHERNET_SIZE + PACKET_SIZE);
+	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)(ethernet + 1);
+	struct packet_address to;
+	assert_true(packet_address_parse(destination, &to));
+	memset(ethernet, 0, ETHERNET_SIZE + PACKET_SIZE);
+	ethernet->dst_addr = dataplane->ports[INSIDE].mac;
+	ethernet->ether_type = RTE_BE16(RTE_ETHER_TYPE_IPV4);
+	*ip = (struct rte_ipv4_hdr){
+		.version_ihl = RTE_IPV4_VHL_DEF,
+		.total_length = RTE_BE16(PACKET_SIZE),
+		.packet_id = RTE_BE16(7),
+		.time_to_live = 64,
+		.next_proto_id = IPPROTO_UDP,
+		.src_addr = RTE_BE32(RTE_IPV4(10, 1, 0, 5)),
+	};
+	memcpy(&ip->dst_addr, to.bytes, sizeof(ip->dst_addr));
+	ip->hdr_checksum = rte_ipv4_cksum(ip);
+	return packet;
+}
+
+// As after a burst.
+static void end_burst(void)
+{
+	transmit_flush(worker);
+	worker_free_drops(worker);
+	later_run(worker);
+}
+
+static void split_into_the_tunnel(struct rte_mbuf *frame)
+{
+	dataplane_worker_receive(dataplane, 0, INSIDE, &frame, 1);
+	end_burst();
+}
+
+// To the next hop inside, as if it had come by the tunnel.
+static void split_to_the_port(struct rte_mbuf *frame)
+{
+	struct packet_address hop;
+	packet_address_parse("10.0.0.2", &hop);
+	worker->source = &worker->slot->sources[OUTSIDE];
+	worker->source->received++;
+	rte_pktmbuf_adj(frame, ETHERNET_SIZE);
+	assert_true(later_split(worker, frame, LATER_SPLIT_TO_PORT,
+		neighbour_find(dataplane, INSIDE, &hop), FRAGMENT_MTU, 0));
+	end_burst();
+}
+
+static void check_split(void (*split)(struct rte_mbuf *), unsigned int source, unsigned int free)
+{
+	unsigned int made = RTE_MIN(free, (unsigned int)FRAGMENTS);
+	bool whole = made == FRAGMENTS;
+	struct rte_mbuf *frame = make_frame("10.9.0.1");
+	hoard_all_but(free);
+	split(frame);
+	struct telemetry_source sum = sum_of(source);
+	assert_int_equal(sum.received, 1);
+	assert_int_equal(sum.forwarded, made);
+	assert_int_equal(sent_count, made);
+	assert_int_equal(sum.split, whole ? made - 1 : made);
+	assert_int_equal(sum.drops[DROP_NO_BUFFER], whole ? 0 : 1);
+	assert_int_equal(tunnel_drops(DROP_NO_BUFFER), whole ? 0 : 1);
+	give_back();
+	assert_nothing_is_held();
+}
+
+static void test_an_empty_pool_while_splitting(void **state)
+{
+	(void)state;
+	for (unsigned int free = 0; free <= FRAGMENTS + 1; free++) {
+		begin();
+		check_split(split_into_the_tunnel, INSIDE, free);
+		begin();
+		check_split(split_to_the_port, OUTSIDE, free);
+	}
+}
+
+// The fragments are made, and none finds room to leave.
+static void test_fragments_before_a_full_queue(void **state)
+{
+	(void)state;
+	begin();
+	tx_room = 1;
+	split_into_the_tunnel(make_frame("10.9.0.1"));
+	struct telemetry_source sum = sum_of(INSIDE);
+	assert_int_equal(sum.forwarded, 1);
+	assert_int_equal(sum.split, FRAGMENTS - 1);
+	assert_int_equal(sum.drops[DROP_TX_FULL], FRAGMENTS - 1);
+	assert_nothing_is_held();
+}
+
+static uint64_t wait_for_attempts(uint64_t more)
+{
+	struct health_report report;
+	assert_true(dataplane_health(dataplane, 0, &report));
+	uint64_t before = report.attempts;
+	for (unsigned int i = 0; i < 2000 && report.attempts - before < more; i++) {
+		usleep(1000);
+		health_tick(dataplane);
+		assert_true(dataplane_health(dataplane, 0, &report));
+	}
+	assert_true(report.attempts - before >= more);
+	return report.attempts - before;
+}
+
+// The probes that control found no buffer for are counted, as all that does not leave.
+static void test_an_empty_pool_while_probing(void **state)
+{
+	(void)state;
+	struct dataplane_error error;
+	begin();
+	assert_int_equal(health_start(dataplane, &error), 0);
+	hoard_all_but(0);
+	uint64_t attempts = wait_for_attempts(2);
+	struct telemetry_source sum = sum_of(TELEMETRY_SOURCE_GATEWAY);
+	assert_int_equal(sum.received, attempts);
+	assert_int_equal(sum.drops[DROP_NO_BUFFER], attempts);
+	assert_int_equal(tunnel_drops(DROP_NO_BUFFER), attempts);
+	give_back();
+	health_stop(dataplane);
+	assert_nothing_is_held();
+}
+
+// ---- A full TX queue ----
+
+static void add_probes(unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		struct packet_address own = tunnel_own_address(tunnel_get(dataplane->tunnels, 0));
+		const struct packet_echo echo = {.payload = (const uint8_t *)"probe", .size = 5};
+		struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
+		assert_non_null(packet);
+		uint32_t size = packet_echo_write(
+			rte_pktmbuf_mtod(packet, uint8_t *), &own, &own, &echo, 0);
+		packet->data_len = (uint16_t)size;
+		packet->pkt_len = size;
+		packet->hash.usr = 0;
+		packet->port = TELEMETRY_SOURCE_GATEWAY;
+		dataplane->telemetry->slot[1]->sources[TELEMETRY_SOURCE_GATEWAY].received++;
+		host_path_give(dataplane, worker->probes, packet, 0);
+	}
+}
+
+static void assert_sent_in_order(void)
+{
+	for (unsigned int i = 1; i < sent_count; i++)
+		assert_true(esp_sequence(sent[i]) > esp_sequence(sent[i - 1]));
+}
+
+static void test_probes_before_a_full_queue(void **state)
+{
+	(void)state;
+	struct telemetry_source sum;
+	begin();
+	tx_room = 0;
+	add_probes(LATE_MAX + 36);
+	probe_burst(worker);
+	probe_burst(worker);
+	// As many as there is room for are kept; the others are drops, of the tunnel too.
+	sum = sum_of(TELEMETRY_SOURCE_GATEWAY);
+	assert_int_equal(worker->late_count, LATE_MAX);
+	assert_int_equal(sum.drops[DROP_TX_FULL], 36);
+	assert_int_equal(tunnel_drops(DROP_TX_FULL), 36);
+	assert_int_equal(telemetry_source_held(&sum), LATE_MAX);
+	// Traffic takes none of their room.
+	split_into_the_tunnel(make_frame("10.9.0.1"));
+	assert_int_equal(worker->late_count, LATE_MAX);
+	assert_int_equal(sum_of(INSIDE).drops[DROP_TX_FULL], FRAGMENTS);
+	// They go first, the oldest before all, and those that come now behind them.
+	tx_room = 10;
+	add_probes(1);
+	probe_burst(worker);
+	assert_int_equal(sent_count, 10);
+	assert_int_equal(worker->late_count, LATE_MAX - 9);
+	tx_room = FRAMES;
+	probe_burst(worker);
+	assert_int_equal(worker->late_count, 0);
+	assert_int_equal(sent_count, LATE_MAX + 1);
+	assert_sent_in_order();
+	assert_int_equal(sum_of(TELEMETRY_SOURCE_GATEWAY).forwarded, LATE_MAX + 1);
+	assert_nothing_is_held();
+}
+
+static void test_late_probes_and_a_port_that_goes(void **state)
+{
+	(void)state;
+	begin();
+	tx_room = 0;
+	add_probes(3);
+	probe_burst(worker);
+	assert_int_equal(worker->late_count, 3);
+	atomic_store(&dataplane->ports[OUTSIDE].usable, false);
+	probe_burst(worker);
+	atomic_store(&dataplane->ports[OUTSIDE].usable, true);
+	assert_int_equal(worker->late_count, 0);
+	assert_int_equal(sum_of(TELEMETRY_SOURCE_GATEWAY).drops[DROP_PORT_DOWN], 3);
+	assert_int_equal(tunnel_drops(DROP_PORT_DOWN), 3);
+	assert_nothing_is_held();
+}
+
+static void test_late_probes_at_the_end(void **state)
+{
+	(void)state;
+	begin();
+	tx_room = 0;
+	add_probes(3);
+	probe_drain(worker);
+	assert_int_equal(worker->late_count, 0);
+	assert_int_equal(sum_of(TELEMETRY_SOURCE_GATEWAY).drops[DROP_TX_FULL], 3);
+	assert_nothing_is_held();
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	if (dataplane == NULL)
+		return 0;
+	begin();
+	struct event_base *base = dataplane->base;
+	dataplane_destroy(dataplane);
+	event_base_free(base);
+	rte_eal_cleanup();
+	config_free(first);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_an_empty_pool_while_splitting),
+		cmocka_unit_test(test_fragments_before_a_full_queue),
+		cmocka_unit_test(test_an_empty_pool_while_probing),
+		cmocka_unit_test(test_probes_before_a_full_queue),
+		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
+		cmocka_unit_test(test_late_probes_at_the_end),
+	};
+	return cmocka_run_group_tests(tests, NULL, tear_down);
+}
