@@ -83,11 +83,8 @@ static void take_back(struct dataplane *dataplane, const struct config_diff *dif
 	case CONFIG_PART_TUNNEL:
 		if (added)
 			dataplane_tunnel_remove(dataplane, change->after);
-		else if (dataplane_tunnel_change(dataplane, change->before,
-				 &before->tunnels[change->before], &ignored) != 0)
-			// The kernel refused: whatever its interface is like now, `next` goes.
-			tunnel_configure(dataplane->tunnels, change->before,
-				&before->tunnels[change->before]);
+		else
+			tunnel_restore(dataplane, change->before, &before->tunnels[change->before]);
 		break;
 	case CONFIG_PART_ROUTE:
 		if (added)

@@ -575,6 +575,11 @@ bool far_ends_have(const struct dataplane *dataplane, const struct packet_addres
 int tunnel_add_own_routes(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct dataplane_error *error);
 
+// Gives a tunnel the configuration back that it had before dataplane_tunnel_change. Always done, so
+// far as the kernel lets it be.
+void tunnel_restore(
+	struct dataplane *dataplane, unsigned int index, const struct config_tunnel *config);
+
 // dataplane.c: static neighbours of the configuration
 int dataplane_neighbour_set(struct dataplane *dataplane, const struct config_neighbour *neighbour,
 	struct dataplane_error *error);

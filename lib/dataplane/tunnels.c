@@ -185,6 +185,17 @@ int dataplane_tunnel_change(struct dataplane *dataplane, unsigned int index,
 	return 0;
 }
 
+// Should the kernel refuse something, the interface is not all that it was; but what it is changed
+// to goes in any case, so that nothing of the gateway's own may stay as that says.
+void tunnel_restore(
+	struct dataplane *dataplane, unsigned int index, const struct config_tunnel *config)
+{
+	struct dataplane_error ignored;
+	move(dataplane, index, tunnel_get(dataplane->tunnels, index)->config, config, &ignored);
+	health_tunnel_configure(dataplane, index, config);
+	tunnel_configure(dataplane->tunnels, index, config);
+}
+
 // An index that waits until it can be used again.
 struct retired {
 	struct dataplane *dataplane;

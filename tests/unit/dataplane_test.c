@@ -2,8 +2,9 @@
 // Copyright (c) 2026 the espgw authors
 
 // A whole data plane, whose worker is the test itself: what happens when buffers or the room of a
-// TX queue run out. It has a network namespace of its own, which takes root (else all is skipped).
-// Its ports are net_null devices, whose sending is the test's.
+// TX queue run out, and when the kernel refuses what a configuration wants. It has a network
+// namespace of its own, which takes root (else all is skipped). Its ports are net_null devices,
+// whose sending is the test's; what the kernel refuses is, too.
 
 #include <sched.h>
 #include <setjmp.h>
@@ -60,6 +61,63 @@ static uint32_t esp_sequence(const struct rte_mbuf *frame)
 	memcpy(&sequence, rte_pktmbuf_mtod_offset(frame, const uint8_t *, ETHERNET_SIZE + 20 + 4),
 		sizeof(sequence));
 	return rte_be_to_cpu_32(sequence);
+}
+
+// ---- What the kernel refuses, and what is freed ----
+
+static unsigned int mtu_calls_until_refusal; // 0 = none is refused
+static bool routes_are_refused;
+static const struct config *freed[8];
+static unsigned int freed_count;
+
+int __real_host_interface_set_mtu(
+	struct host *, const struct host_interface *, uint32_t, struct host_error *);
+int __wrap_host_interface_set_mtu(struct host *host, const struct host_interface *interface,
+	uint32_t mtu, struct host_error *error);
+int __real_host_route_install(struct host *, unsigned int, const struct packet_prefix *,
+	const struct packet_address *, uint32_t, struct host_error *);
+int __wrap_host_route_install(struct host *host, unsigned int interface,
+	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
+	struct host_error *error);
+void __real_config_free(struct config *);
+void __wrap_config_free(struct config *config);
+
+static int refuse(struct host_error *error)
+{
+	snprintf(error->text, sizeof(error->text), "refused by the test");
+	return -1;
+}
+
+int __wrap_host_interface_set_mtu(struct host *host, const struct host_interface *interface,
+	uint32_t mtu, struct host_error *error)
+{
+	if (mtu_calls_until_refusal != 0 && --mtu_calls_until_refusal == 0)
+		return refuse(error);
+	return __real_host_interface_set_mtu(host, interface, mtu, error);
+}
+
+int __wrap_host_route_install(struct host *host, unsigned int interface,
+	const struct packet_prefix *prefix, const struct packet_address *gateway, uint32_t metric,
+	struct host_error *error)
+{
+	if (routes_are_refused)
+		return refuse(error);
+	return __real_host_route_install(host, interface, prefix, gateway, metric, error);
+}
+
+void __wrap_config_free(struct config *config)
+{
+	if (config != NULL && freed_count < RTE_DIM(freed))
+		freed[freed_count++] = config;
+	__real_config_free(config);
+}
+
+static bool is_freed(const struct config *config)
+{
+	for (unsigned int i = 0; i < freed_count; i++)
+		if (freed[i] == config)
+			return true;
+	return false;
 }
 
 // ---- The gateway ----
@@ -137,10 +195,15 @@ static void give_back(void)
 	}
 }
 
+static bool in_a_loop; // the worker, as it seems to control
+
 // What the test before may have left goes; counters start again.
 static void begin(void)
 {
 	require_gateway();
+	if (in_a_loop)
+		reclaim_worker_offline(dataplane->reclaim, 0);
+	in_a_loop = false;
 	give_back();
 	health_stop(dataplane);
 	probe_drain(worker);
@@ -151,6 +214,9 @@ static void begin(void)
 		memset(slot->tunnels, 0, sizeof(slot->tunnels[0]));
 	}
 	tx_room = FRAMES;
+	freed_count = 0;
+	mtu_calls_until_refusal = 0;
+	routes_are_refused = false;
 }
 
 static struct telemetry_source sum_of(unsigned int source)
@@ -413,6 +479,126 @@ static void test_late_probes_at_the_end(void **state)
 	assert_nothing_is_held();
 }
 
+// ---- Another configuration ----
+
+static void no_sas(void *argument, struct tunnel *tunnel)
+{
+	(void)argument;
+	(void)tunnel;
+}
+
+// As control does it: what is not applied is freed.
+static int apply(struct config *next)
+{
+	struct dataplane_error error;
+	assert_int_equal(dataplane_place(dataplane, next, &error), 0);
+	struct config_diff *diff = config_compare(dataplane->config, next);
+	assert_non_null(diff);
+	assert_int_equal(config_diff_refusals(diff, stderr), 0);
+	assert_true(diff->count != 0);
+	int result = dataplane_apply(dataplane, next, diff, no_sas, NULL, &error);
+	config_diff_free(diff);
+	if (result != 0)
+		config_free(next);
+	return result;
+}
+
+static void test_the_old_configuration_stays_while_workers_may_read_it(void **state)
+{
+	(void)state;
+	begin();
+	struct config *second =
+		make_config(BEFORE, ", { prefix = \"10.8.0.0/16\"; tunnel = \"one\"; }");
+	struct config *third = make_config(BEFORE, "");
+	assert_int_equal(apply(second), 0);
+	assert_ptr_equal(dataplane->config, second);
+	// A worker is in its loop, where it reads config->burst.
+	reclaim_worker_online(dataplane->reclaim, 0);
+	in_a_loop = true;
+	assert_int_equal(apply(third), 0);
+	reclaim_poll(dataplane->reclaim);
+	assert_false(is_freed(second));
+	reclaim_quiescent(dataplane->reclaim, 0);
+	assert_int_equal(reclaim_poll(dataplane->reclaim), 0);
+	assert_true(is_freed(second));
+	assert_false(is_freed(third));
+	assert_false(is_freed(first)); // its owner's
+}
+
+static struct route_target target_of(const char *text)
+{
+	struct packet_address address;
+	assert_true(packet_address_parse(text, &address));
+	return route_lookup(dataplane->routes, &address, NULL);
+}
+
+// The destination of the next probe.
+static void next_probe_goes_to(const char *text)
+{
+	struct packet_address expected;
+	struct rte_mbuf *packet = NULL;
+	assert_true(packet_address_parse(text, &expected));
+	while (rte_ring_sc_dequeue(worker->probes, (void **)&packet) == 0)
+		rte_pktmbuf_free(packet);
+	wait_for_attempts(1);
+	assert_int_equal(rte_ring_sc_dequeue(worker->probes, (void **)&packet), 0);
+	struct packet_address to = packet_ip_destination(rte_pktmbuf_mtod(packet, const uint8_t *));
+	assert_true(packet_address_equal(&to, &expected));
+	rte_pktmbuf_free(packet);
+}
+
+static void assert_tunnel_is_as_before(const struct config *running)
+{
+	const struct tunnel *tunnel = tunnel_get(dataplane->tunnels, 0);
+	struct packet_address own = tunnel_own_address(tunnel);
+	assert_ptr_equal(dataplane->config, running);
+	assert_ptr_equal(tunnel->config, &running->tunnels[0]);
+	assert_int_equal(tunnel_offered_mtu(tunnel, tunnel->egress), 576);
+	assert_true(packet_address_equal(&own, &running->tunnels[0].interface_address.address));
+	assert_int_equal(target_of("169.254.10.2").kind, ROUTE_LOCAL_TUNNEL);
+	assert_int_equal(target_of("169.254.10.1").kind, ROUTE_TUNNEL);
+	assert_int_not_equal(target_of("169.254.20.2").kind, ROUTE_LOCAL_TUNNEL);
+	next_probe_goes_to("169.254.10.1");
+}
+
+static void check_failed_apply(bool undo_fails)
+{
+	const char *after = "interface_address = \"169.254.20.2/30\"; mtu = 600; "
+			    "health = { rate = 100; timeout = 100; }; }";
+	struct dataplane_error error;
+	begin();
+	const struct config *running = dataplane->config;
+	assert_int_equal(health_start(dataplane, &error), 0);
+	next_probe_goes_to("169.254.10.1");
+	struct config *next =
+		make_config(after, ", { prefix = \"10.8.0.0/16\"; tunnel = \"one\"; }");
+	// The tunnel changes, and then the kernel refuses the route; and to change the tunnel back.
+	routes_are_refused = true;
+	mtu_calls_until_refusal = undo_fails ? 2 : 0;
+	assert_int_equal(apply(next), -1);
+	assert_int_equal(mtu_calls_until_refusal, 0);
+	assert_true(is_freed(next));
+	assert_tunnel_is_as_before(running);
+	health_stop(dataplane);
+	// The kernel's part is made right by the next one that it takes.
+	routes_are_refused = false;
+	assert_int_equal(apply(make_config(after, "")), 0);
+	assert_int_equal(apply(make_config(BEFORE, "")), 0);
+	reclaim_poll(dataplane->reclaim);
+}
+
+static void test_a_failed_apply_is_undone(void **state)
+{
+	(void)state;
+	check_failed_apply(false);
+}
+
+static void test_a_failed_apply_whose_undo_fails(void **state)
+{
+	(void)state;
+	check_failed_apply(true);
+}
+
 static int tear_down(void **state)
 {
 	(void)state;
@@ -436,6 +622,9 @@ int main(void)
 		cmocka_unit_test(test_probes_before_a_full_queue),
 		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
 		cmocka_unit_test(test_late_probes_at_the_end),
+		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
+		cmocka_unit_test(test_a_failed_apply_is_undone),
+		cmocka_unit_test(test_a_failed_apply_whose_undo_fails),
 	};
 	return cmocka_run_group_tests(tests, NULL, tear_down);
 }
