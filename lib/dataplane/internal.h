@@ -520,9 +520,11 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to these tunnels ([tunnel_room]), whoever added them, and their penalties. Looks at all
-// routes.
-void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
+// All paths to these tunnels ([tunnel_room]), whoever added them, to be deleted later. Looks at all
+// routes. NULL without memory.
+struct path_list *path_list_tunnels(const struct dataplane *dataplane, const bool *tunnels);
+void path_list_delete(struct dataplane *dataplane, const struct path_list *list); // that are left
+void path_list_free(struct path_list *list);                                      // also NULL
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);

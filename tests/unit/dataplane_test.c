@@ -4,7 +4,7 @@
 // A whole data plane, whose worker is the test itself: what happens when buffers or the room of a
 // TX queue run out, and when the kernel refuses what a configuration wants. It has a network
 // namespace of its own, which takes root (else all is skipped). Its ports are net_null devices,
-// whose sending is the test's; what the kernel refuses is, too.
+// whose sending is the test's; what the kernel refuses is, too, and so is what calloc gives.
 
 #include <sched.h>
 #include <setjmp.h>
@@ -67,6 +67,7 @@ static uint32_t esp_sequence(const struct rte_mbuf *frame)
 
 static unsigned int mtu_calls_until_refusal; // 0 = none is refused
 static bool routes_are_refused;
+static unsigned int allocations_until_failure; // 0 = none fails
 static const struct config *freed[8];
 static unsigned int freed_count;
 
@@ -81,6 +82,8 @@ int __wrap_host_route_install(struct host *host, unsigned int interface,
 	struct host_error *error);
 void __real_config_free(struct config *);
 void __wrap_config_free(struct config *config);
+void *__real_calloc(size_t, size_t);
+void *__wrap_calloc(size_t count, size_t size);
 
 static int refuse(struct host_error *error)
 {
@@ -103,6 +106,13 @@ int __wrap_host_route_install(struct host *host, unsigned int interface,
 	if (routes_are_refused)
 		return refuse(error);
 	return __real_host_route_install(host, interface, prefix, gateway, metric, error);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	if (allocations_until_failure != 0 && --allocations_until_failure == 0)
+		return NULL;
+	return __real_calloc(count, size);
 }
 
 void __wrap_config_free(struct config *config)
@@ -217,6 +227,7 @@ static void begin(void)
 	freed_count = 0;
 	mtu_calls_until_refusal = 0;
 	routes_are_refused = false;
+	allocations_until_failure = 0;
 }
 
 static struct telemetry_source sum_of(unsigned int source)
@@ -487,6 +498,9 @@ static void no_sas(void *argument, struct tunnel *tunnel)
 	(void)tunnel;
 }
 
+static unsigned int failing_allocation; // of the next apply; 0 = none
+static bool memory_was_short;
+
 // As control does it: what is not applied is freed.
 static int apply(struct config *next)
 {
@@ -496,7 +510,11 @@ static int apply(struct config *next)
 	assert_non_null(diff);
 	assert_int_equal(config_diff_refusals(diff, stderr), 0);
 	assert_true(diff->count != 0);
+	allocations_until_failure = failing_allocation;
 	int result = dataplane_apply(dataplane, next, diff, no_sas, NULL, &error);
+	if (failing_allocation != 0)
+		memory_was_short = allocations_until_failure == 0;
+	allocations_until_failure = 0;
 	config_diff_free(diff);
 	if (result != 0)
 		config_free(next);
@@ -599,6 +617,86 @@ static void test_a_failed_apply_whose_undo_fails(void **state)
 	check_failed_apply(true);
 }
 
+static const char *const SECOND = "{ name = \"two\"; gateway_endpoint = \"198.51.100.1\"; "
+				  "customer_endpoint = \"203.0.113.2\"; "
+				  "interface_address = \"169.254.30.2/30\"; }";
+static const char *const THIRD = "{ name = \"three\"; gateway_endpoint = \"198.51.100.1\"; "
+				 "customer_endpoint = \"203.0.113.3\"; "
+				 "interface_address = \"169.254.40.2/30\"; }";
+
+static struct config *make_config_of_two(const char *second, const char *name)
+{
+	char tunnels[1024], routes[256];
+	snprintf(tunnels, sizeof(tunnels), "%s, %s", BEFORE, second);
+	snprintf(routes, sizeof(routes), ", { prefix = \"10.8.0.0/16\"; tunnel = \"%s\"; }", name);
+	return make_config(tunnels, routes);
+}
+
+static bool count_path(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
+{
+	unsigned int *counts = argument;
+	(void)prefix;
+	(void)best;
+	if (path->target.kind == ROUTE_TUNNEL || path->target.kind == ROUTE_LOCAL_TUNNEL)
+		counts[path->target.index]++;
+	return true;
+}
+
+// Paths into each of the first four tunnels.
+static void count_paths(unsigned int counts[4])
+{
+	memset(counts, 0, 4 * sizeof(counts[0]));
+	route_walk(dataplane->routes, count_path, counts);
+}
+
+// An agent has a route into the tunnel that goes. Whichever allocation fails: all is as it was, or
+// all is as it is to be.
+static void check_apply_without_memory(unsigned int failing)
+{
+	struct dataplane_error error;
+	unsigned int before[4], now[4];
+	assert_int_equal(apply(make_config_of_two(SECOND, "two")), 0);
+	const struct config *running = dataplane->config;
+	int two = tunnel_find(dataplane->tunnels, "two")->index;
+	struct config_route agents = {.tunnel = two, .port = -1, .priority = 100, .weight = 1};
+	assert_true(packet_prefix_parse("10.7.0.0/16", &agents.prefix));
+	assert_int_equal(dataplane_route_add(dataplane, &agents, ROUTE_ORIGIN_AGENT, &error), 0);
+	count_paths(before);
+	failing_allocation = failing;
+	int result = apply(make_config_of_two(THIRD, "three"));
+	failing_allocation = 0;
+	count_paths(now);
+	if (result != 0) {
+		assert_true(memory_was_short);
+		assert_ptr_equal(dataplane->config, running);
+		assert_memory_equal(now, before, sizeof(now));
+		assert_ptr_equal(
+			tunnel_get(dataplane->tunnels, two)->config, &running->tunnels[two]);
+		assert_null(tunnel_find(dataplane->tunnels, "three"));
+	} else {
+		assert_int_equal(now[two], 0);
+		assert_null(tunnel_find(dataplane->tunnels, "two"));
+		assert_int_equal(target_of("10.8.0.1").index,
+			tunnel_find(dataplane->tunnels, "three")->index);
+		assert_int_equal(
+			target_of("10.7.0.1").kind, ROUTE_ADJACENCY); // the default route's
+	}
+	assert_int_equal(apply(make_config(BEFORE, "")), 0);
+	reclaim_poll(dataplane->reclaim);
+}
+
+static void test_an_apply_whose_memory_ends(void **state)
+{
+	(void)state;
+	begin();
+	unsigned int failing = 0;
+	do {
+		check_apply_without_memory(++failing);
+	} while (memory_was_short);
+	assert_true(failing > 3);
+}
+
 static int tear_down(void **state)
 {
 	(void)state;
@@ -625,6 +723,7 @@ int main(void)
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
 		cmocka_unit_test(test_a_failed_apply_is_undone),
 		cmocka_unit_test(test_a_failed_apply_whose_undo_fails),
+		cmocka_unit_test(test_an_apply_whose_memory_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, tear_down);
 }
