@@ -312,6 +312,7 @@ struct dataplane {
 	unsigned int tun_room;
 	struct host_interface *tuns; // [tunnel]; index 0: there is none
 	struct event **tun_events;
+	uint32_t *tun_mtus; // [tunnel]: of the TUN, in the kernel
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
 	int tick_fd;
@@ -564,6 +565,8 @@ int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct host_error *error);
 // `remove`: from the kernel too.
 void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+int host_path_set_tun_mtu(
+	struct dataplane *dataplane, unsigned int tunnel, uint32_t mtu, struct host_error *error);
 // The tunnel whose TUN has this index in the kernel, or NO_TUNNEL.
 uint32_t host_path_find_tun(struct dataplane *dataplane, unsigned int interface);
 // tunnels.c: tunnels that come, change and go

@@ -154,8 +154,8 @@ static int move(struct dataplane *dataplane, unsigned int index, const struct co
 {
 	struct host_error cause;
 	int result = 0;
-	if (before->mtu != after->mtu && host_interface_set_mtu(dataplane->host,
-						 &dataplane->tuns[index], after->mtu, &cause) != 0)
+	if (before->mtu != after->mtu &&
+		host_path_set_tun_mtu(dataplane, index, after->mtu, &cause) != 0)
 		result = dataplane_fail(error, "%s", cause.text);
 	if (memcmp(&before->interface_address, &after->interface_address,
 		    sizeof(before->interface_address)) == 0)
