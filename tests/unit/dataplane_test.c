@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// A whole data plane, whose worker is the test itself: what happens when buffers or the room of a
-// TX queue run out, and when the kernel refuses what a configuration wants. It has a network
-// namespace of its own, which takes root (else all is skipped). Its ports are net_null devices,
-// whose sending is the test's; what the kernel refuses is, too, and so is what calloc gives.
+// A whole data plane, whose worker is the test itself: what becomes of packets, also when buffers
+// or the room of a TX queue run out, and when the kernel refuses what a configuration wants. It has
+// a network namespace of its own, which takes root (else all is skipped). Its ports are net_null
+// devices, whose sending is the test's; what the kernel refuses is, too, and so is what calloc
+// gives.
 
 #include <sched.h>
 #include <setjmp.h>
@@ -158,12 +159,18 @@ static struct config *make_config(const char *tunnel, const char *more_routes)
 	return config;
 }
 
-static void add_sa(void)
+// The same key both ways.
+static void add_sa(enum sa_direction direction)
 {
-	struct sa_parameters parameters = {.direction = SA_OUTBOUND, .spi = 0x1000, .key = {1}};
+	static uint64_t top;
+	bool in = direction == SA_INBOUND;
+	struct sa_parameters parameters = {
+		.direction = direction, .spi = 0x1000, .key = {1}, .window = 65536, .top = &top};
 	struct tunnel_error error;
-	assert_true(packet_address_parse("198.51.100.1", &parameters.source));
-	assert_true(packet_address_parse("203.0.113.1", &parameters.destination));
+	assert_true(packet_address_parse(
+		"198.51.100.1", in ? &parameters.destination : &parameters.source));
+	assert_true(packet_address_parse(
+		"203.0.113.1", in ? &parameters.source : &parameters.destination));
 	assert_non_null(
 		sa_add(dataplane->tunnels, tunnel_get(dataplane->tunnels, 0), &parameters, &error));
 }
@@ -189,7 +196,7 @@ static void require_gateway(void)
 	pool = dataplane->ports[0].pool;
 	for (unsigned int i = INSIDE; i <= OUTSIDE; i++)
 		rte_eth_fp_ops[dataplane->ports[i].id].tx_pkt_burst = take_frames;
-	add_sa();
+	add_sa(SA_OUTBOUND);
 	buffers = rte_mempool_avail_count(pool);
 }
 
@@ -257,7 +264,7 @@ static void assert_nothing_is_held(void)
 
 // ---- An empty pool ----
 
-// Leaves `count` buffers in the pool.
+// Leaves `count` buffers in the pool, or as many as there are.
 static void hoard_all_but(unsigned int count)
 {
 	struct rte_mbuf *packet;
@@ -265,7 +272,7 @@ static void hoard_all_but(unsigned int count)
 		packet->next = hoard;
 		hoard = packet;
 	}
-	for (unsigned int i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < count && hoard != NULL; i++) {
 		packet = hoard;
 		hoard = packet->next;
 		packet->next = NULL;
@@ -487,6 +494,228 @@ static void test_late_probes_at_the_end(void **state)
 	probe_drain(worker);
 	assert_int_equal(worker->late_count, 0);
 	assert_int_equal(sum_of(TELEMETRY_SOURCE_GATEWAY).drops[DROP_TX_FULL], 3);
+	assert_nothing_is_held();
+}
+
+// ---- All that can arrive, while all is scarce ----
+
+enum { BURSTS = 20000, SHORTAGE_BURSTS = 64 };
+
+static uint64_t seed;
+
+// Xorshift: the same in each run.
+static uint32_t random_number(uint32_t below)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (uint32_t)((seed >> 32) * below >> 32);
+}
+
+static bool once_in(uint32_t times)
+{
+	return random_number(times) == 0;
+}
+
+static void put_address(uint8_t *at, const char *text)
+{
+	struct packet_address address;
+	assert_true(packet_address_parse(text, &address));
+	memcpy(at, address.bytes, address.family == 4 ? 4 : 16);
+}
+
+// Hosts on either side, the gateway itself, nowhere, and what no packet may have.
+static void put_random4(uint8_t *at)
+{
+	static const char *const addresses[] = {"10.1.0.5", "10.0.0.2", "10.0.0.77", "10.0.0.1",
+		"10.9.0.1", "169.254.10.1", "169.254.10.2", "198.51.100.1", "203.0.113.1",
+		"8.8.8.8", "224.0.0.5", "239.1.1.1", "255.255.255.255", "0.0.0.0", "10.0.0.255",
+		"127.0.0.1"};
+	put_address(at, addresses[random_number(RTE_DIM(addresses))]);
+}
+
+static void put_random6(uint8_t *at)
+{
+	static const char *const addresses[] = {"fe80::1", "ff02::1", "ff05::1", "2001:db8:1::5",
+		"2001:db8:9::1", "2001:db8::1", "2001:db8::2", "::", "::1", "3fff::1"};
+	put_address(at, addresses[random_number(RTE_DIM(addresses))]);
+}
+
+// Bytes of the header.
+static uint32_t write_random4(uint8_t *data, uint32_t size)
+{
+	static const uint8_t protocols[] = {
+		IPPROTO_ICMP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ESP, IPPROTO_GRE};
+	static const uint16_t fragments[] = {
+		0, 0, 0, RTE_IPV4_HDR_DF_FLAG, RTE_IPV4_HDR_MF_FLAG, 100, 8191};
+	struct rte_ipv4_hdr *ip = (struct rte_ipv4_hdr *)data;
+	uint32_t header = once_in(6) ? 20 + 4 * random_number(11) : 20;
+	ip->version_ihl = (uint8_t)(0x40 | header / 4);
+	ip->total_length = rte_cpu_to_be_16((uint16_t)RTE_MAX(size, header));
+	ip->fragment_offset = rte_cpu_to_be_16(fragments[random_number(RTE_DIM(fragments))]);
+	ip->time_to_live = (uint8_t)(once_in(4) ? random_number(3) : 64);
+	ip->next_proto_id = protocols[random_number(RTE_DIM(protocols))];
+	put_random4(data + offsetof(struct rte_ipv4_hdr, src_addr));
+	put_random4(data + offsetof(struct rte_ipv4_hdr, dst_addr));
+	if (once_in(2)) { // from the far side to us, or to a host inside
+		put_address(data + offsetof(struct rte_ipv4_hdr, src_addr), "169.254.10.1");
+		put_address(data + offsetof(struct rte_ipv4_hdr, dst_addr),
+			once_in(2) ? "169.254.10.2" : "10.1.0.5");
+	}
+	ip->hdr_checksum = 0;
+	ip->hdr_checksum = rte_cpu_to_be_16(packet_checksum_fold(packet_ipv4_sum(data, header)));
+	return header;
+}
+
+static uint32_t write_random6(uint8_t *data, uint32_t size)
+{
+	static const uint8_t protocols[] = {IPPROTO_ICMPV6, IPPROTO_ICMPV6, IPPROTO_TCP,
+		IPPROTO_UDP, IPPROTO_ESP, IPPROTO_FRAGMENT, IPPROTO_HOPOPTS, IPPROTO_DSTOPTS,
+		IPPROTO_ROUTING};
+	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)data;
+	uint32_t payload = RTE_MAX(size, (uint32_t)sizeof(*ip)) - (uint32_t)sizeof(*ip);
+	ip->vtc_flow = RTE_BE32(UINT32_C(6) << 28);
+	ip->payload_len = rte_cpu_to_be_16((uint16_t)payload);
+	ip->proto = protocols[random_number(RTE_DIM(protocols))];
+	ip->hop_limits = (uint8_t)(once_in(4) ? random_number(3) : 64);
+	put_random6(ip->src_addr);
+	put_random6(ip->dst_addr);
+	return sizeof(*ip);
+}
+
+// Any message whose checksum is right, or the beginning of a TCP connection.
+static void write_random_upper(uint8_t *ip, uint8_t *upper, uint8_t protocol, uint32_t size)
+{
+	static const uint8_t types[] = {0, 3, 5, 8, 8, 11, 128, 128, 129, 1, 2};
+	if ((protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) && size >= 8) {
+		upper[0] = types[random_number(RTE_DIM(types))];
+		upper[1] = (uint8_t)(once_in(4) ? random_number(5) : 0);
+		upper[2] = upper[3] = 0;
+		uint16_t sum = packet_checksum_fold(packet_icmp_sum(ip, upper, size));
+		upper[2] = (uint8_t)(sum >> 8);
+		upper[3] = (uint8_t)sum;
+	} else if (protocol == IPPROTO_TCP && size >= 20) {
+		upper[12] = (uint8_t)(random_number(16) << 4);
+		upper[13] = PACKET_TCP_SYN;
+	}
+}
+
+static struct rte_mbuf *random_packet(uint32_t size)
+{
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
+	if (packet == NULL)
+		return NULL;
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	bool six = once_in(3);
+	for (uint32_t i = 0; i < size; i++)
+		ip[i] = once_in(2) ? 0 : (uint8_t)random_number(256);
+	uint32_t header = six ? write_random6(ip, size) : write_random4(ip, size);
+	size = RTE_MAX(size, header);
+	write_random_upper(ip, ip + header, six ? ip[6] : ip[9], size - header);
+	if (once_in(20))
+		ip[random_number(RTE_MIN(size, 64u))] ^= (uint8_t)(1 << random_number(8));
+	packet->data_len = (uint16_t)size;
+	packet->pkt_len = size;
+	return packet;
+}
+
+// From the far side, whose SA has our outbound one's key.
+static struct rte_mbuf *random_esp(uint32_t size)
+{
+	struct rte_mbuf *packet = random_packet(RTE_MIN(size, 1400u));
+	struct esp_sa_out *sa = tunnel_get(dataplane->tunnels, 0)->current->out;
+	uint8_t drop;
+	if (packet == NULL)
+		return NULL;
+	assert_int_equal(esp_encapsulate(worker->esp, &packet, &sa, &drop, 1), 0);
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	put_address(ip + offsetof(struct rte_ipv4_hdr, src_addr), "203.0.113.1");
+	put_address(ip + offsetof(struct rte_ipv4_hdr, dst_addr), "198.51.100.1"); // same checksum
+	if (once_in(20))
+		ip[20 + random_number(packet->pkt_len - 20)] ^= 1;
+	return packet;
+}
+
+static void put_ethernet(struct rte_mbuf *packet, unsigned int port)
+{
+	bool four = *rte_pktmbuf_mtod(packet, const uint8_t *) >> 4 == 4;
+	struct rte_ether_hdr *ethernet =
+		(struct rte_ether_hdr *)rte_pktmbuf_prepend(packet, ETHERNET_SIZE);
+	memset(ethernet, 0, sizeof(*ethernet));
+	ethernet->dst_addr = dataplane->ports[port].mac;
+	ethernet->ether_type = four ? RTE_BE16(RTE_ETHER_TYPE_IPV4) : RTE_BE16(RTE_ETHER_TYPE_IPV6);
+}
+
+static void pass_random_burst(void)
+{
+	struct rte_mbuf *packets[BURST_MAX];
+	unsigned int count = 0, wanted = 1 + random_number(once_in(4) ? BURST_MAX : 4);
+	unsigned int port = random_number(2);
+	while (count < wanted) {
+		uint32_t size = 20 + random_number(once_in(3) ? 1481 : 100);
+		struct rte_mbuf *packet =
+			port == OUTSIDE && !once_in(4) ? random_esp(size) : random_packet(size);
+		if (packet == NULL)
+			break;
+		put_ethernet(packet, port);
+		packets[count++] = packet;
+	}
+	if (count != 0)
+		dataplane_worker_receive(dataplane, 0, port, packets, count);
+	end_burst();
+}
+
+// Only ESP leaves outside, and what leaves inside is no group's.
+static void check_sent(void)
+{
+	for (unsigned int i = 0; i < sent_count; i++) {
+		const struct rte_ether_hdr *ethernet =
+			rte_pktmbuf_mtod(sent[i], const struct rte_ether_hdr *);
+		const uint8_t *ip = (const uint8_t *)(ethernet + 1);
+		uint32_t size = sent[i]->data_len - ETHERNET_SIZE, length;
+		bool outside = ethernet->dst_addr.addr_bytes[5] == 3; // its neighbour's
+		assert_int_equal(packet_ip_check(ip, size, outside, &length), DROP_NONE);
+		assert_int_equal(length, size);
+		assert_true(sent[i]->pkt_len == sent[i]->data_len && size <= 1500);
+		if (outside)
+			assert_true(ip[0] == RTE_IPV4_VHL_DEF && ip[9] == IPPROTO_ESP);
+		else
+			assert_true(ip[0] >> 4 == 4 ? ip[16] < 224 : ip[24] != 0xff);
+	}
+	forget_sent();
+}
+
+static void test_all_that_can_arrive_while_all_is_scarce(void **state)
+{
+	(void)state;
+	begin();
+	add_sa(SA_INBOUND);
+	seed = UINT64_C(88172645463325252);
+	for (unsigned int i = 0; i < BURSTS; i++) {
+		if (i % SHORTAGE_BURSTS == 0) {
+			give_back();
+			hoard_all_but(once_in(2) ? random_number(80) : buffers);
+		}
+		tx_room = once_in(4) ? random_number(8) : FRAMES;
+		pass_random_burst();
+		check_sent();
+		if (once_in(64))
+			host_path_drain(dataplane);
+	}
+	give_back();
+	while (!rte_ring_empty(worker->to_host))
+		host_path_drain(dataplane);
+	reassembly_drop_all(worker->reassembly, DROP_STOPPED);
+	worker_free_drops(worker);
+	// All of this has come about.
+	struct telemetry_source inside = sum_of(INSIDE), outside = sum_of(OUTSIDE);
+	struct telemetry_tunnel tunnel;
+	telemetry_sum_tunnel(dataplane->telemetry, 0, &tunnel);
+	assert_true(inside.forwarded != 0 && inside.split != 0 && inside.to_host != 0);
+	assert_true(outside.forwarded != 0 && outside.to_host != 0);
+	assert_true(tunnel.out_packets != 0 && tunnel.in_packets != 0);
+	assert_true(tunnel.echoes_answered != 0);
+	assert_true(sum_of(TELEMETRY_SOURCE_GATEWAY).forwarded != 0); // ICMP errors
 	assert_nothing_is_held();
 }
 
@@ -720,6 +949,7 @@ int main(void)
 		cmocka_unit_test(test_probes_before_a_full_queue),
 		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
 		cmocka_unit_test(test_late_probes_at_the_end),
+		cmocka_unit_test(test_all_that_can_arrive_while_all_is_scarce),
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
 		cmocka_unit_test(test_a_failed_apply_is_undone),
 		cmocka_unit_test(test_a_failed_apply_whose_undo_fails),
