@@ -197,6 +197,7 @@ static void require_gateway(void)
 	for (unsigned int i = INSIDE; i <= OUTSIDE; i++)
 		rte_eth_fp_ops[dataplane->ports[i].id].tx_pkt_burst = take_frames;
 	add_sa(SA_OUTBOUND);
+	add_sa(SA_INBOUND);
 	buffers = rte_mempool_avail_count(pool);
 }
 
@@ -689,7 +690,6 @@ static void test_all_that_can_arrive_while_all_is_scarce(void **state)
 {
 	(void)state;
 	begin();
-	add_sa(SA_INBOUND);
 	seed = UINT64_C(88172645463325252);
 	for (unsigned int i = 0; i < BURSTS; i++) {
 		if (i % SHORTAGE_BURSTS == 0) {
@@ -716,6 +716,60 @@ static void test_all_that_can_arrive_while_all_is_scarce(void **state)
 	assert_true(tunnel.out_packets != 0 && tunnel.in_packets != 0);
 	assert_true(tunnel.echoes_answered != 0);
 	assert_true(sum_of(TELEMETRY_SOURCE_GATEWAY).forwarded != 0); // ICMP errors
+	assert_nothing_is_held();
+}
+
+// ---- What the host sends ----
+
+static struct rte_mbuf *make_syn(uint16_t mss)
+{
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
+	assert_non_null(packet);
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *), *tcp = ip + 20;
+	struct packet_address from, to;
+	assert_true(packet_address_parse("169.254.10.2", &from));
+	assert_true(packet_address_parse("169.254.10.1", &to));
+	const struct packet_ip_fields fields = {.source = &from,
+		.destination = &to,
+		.protocol = IPPROTO_TCP,
+		.ttl = 64,
+		.size = 24};
+	packet->data_len = (uint16_t)(packet_ip_write(ip, &fields) + fields.size);
+	packet->pkt_len = packet->data_len;
+	memset(tcp, 0, fields.size);
+	tcp[12] = 6 << 4;
+	tcp[13] = PACKET_TCP_SYN;
+	memcpy(tcp + 20, (uint8_t[]){2, 4, (uint8_t)(mss >> 8), (uint8_t)mss}, 4);
+	return packet;
+}
+
+// Decrypts what was sent.
+static uint16_t mss_sent(void)
+{
+	struct esp_sa_in *sa = sa_find(dataplane->tunnels, SA_INBOUND, 0x1000, NULL)->in;
+	uint8_t traffic_class = 0, drop = DROP_NONE;
+	assert_int_equal(sent_count, 1);
+	rte_pktmbuf_adj(sent[0], ETHERNET_SIZE + 20);
+	assert_int_equal(esp_decapsulate(worker->esp, &sent[0], &sa, &traffic_class, &drop, 1), 0);
+	const uint8_t *option = rte_pktmbuf_mtod_offset(sent[0], const uint8_t *, 20 + 20);
+	forget_sent();
+	return (uint16_t)(option[2] << 8 | option[3]);
+}
+
+static void test_the_mss_of_what_the_host_sends_is_lowered(void **state)
+{
+	(void)state;
+	static const uint16_t sizes[] = {1398, 537, 536, 500}; // 576 less two headers is 536
+	begin();
+	for (size_t i = 0; i < RTE_DIM(sizes); i++) {
+		struct rte_mbuf *packet = make_syn(sizes[i]);
+		packet->port = TELEMETRY_SOURCE_TUN;
+		packet->hash.usr = HOST_TUNNEL;
+		dataplane->telemetry->slot[1]->sources[TELEMETRY_SOURCE_TUN].received++;
+		host_path_give(dataplane, worker->from_host, packet, 0);
+		inject_burst(worker);
+		assert_int_equal(mss_sent(), RTE_MIN(sizes[i], 536));
+	}
 	assert_nothing_is_held();
 }
 
@@ -950,6 +1004,7 @@ int main(void)
 		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
 		cmocka_unit_test(test_late_probes_at_the_end),
 		cmocka_unit_test(test_all_that_can_arrive_while_all_is_scarce),
+		cmocka_unit_test(test_the_mss_of_what_the_host_sends_is_lowered),
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
 		cmocka_unit_test(test_a_failed_apply_is_undone),
 		cmocka_unit_test(test_a_failed_apply_whose_undo_fails),
