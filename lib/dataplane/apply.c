@@ -83,11 +83,8 @@ static void take_back(struct dataplane *dataplane, const struct config_diff *dif
 	case CONFIG_PART_TUNNEL:
 		if (added)
 			dataplane_tunnel_remove(dataplane, change->after);
-		else if (dataplane_tunnel_change(dataplane, change->before,
-				 &before->tunnels[change->before], &ignored) != 0)
-			// The kernel refused: whatever its interface is like now, `next` goes.
-			tunnel_configure(dataplane->tunnels, change->before,
-				&before->tunnels[change->before]);
+		else
+			tunnel_restore(dataplane, change->before, &before->tunnels[change->before]);
 		break;
 	case CONFIG_PART_ROUTE:
 		if (added)
@@ -107,6 +104,23 @@ static void take_back(struct dataplane *dataplane, const struct config_diff *dif
 	default:
 		break;
 	}
+}
+
+// Routes of agents and of the kernel go with their tunnels: all that lead into one that is to go.
+// NULL without memory.
+static struct path_list *list_leaving(
+	const struct dataplane *dataplane, const struct config_diff *diff)
+{
+	bool *leaving = calloc(tunnel_room(dataplane->tunnels) + 1, sizeof(*leaving));
+	if (leaving == NULL)
+		return NULL;
+	for (unsigned int i = 0; i < diff->count; i++)
+		if (diff->changes[i].part == CONFIG_PART_TUNNEL &&
+			diff->changes[i].kind == CONFIG_REMOVED)
+			leaving[diff->changes[i].before] = true;
+	struct path_list *paths = path_list_tunnels(dataplane, leaving);
+	free(leaving);
+	return paths;
 }
 
 static int come_all(
@@ -147,19 +161,6 @@ static void swap(
 	reclaim_defer(dataplane->reclaim, free_far_ends, (void *)(uintptr_t)before);
 }
 
-// Routes of agents and of the kernel go with their tunnels.
-static void empty_tunnels(struct dataplane *dataplane, const struct config_diff *diff)
-{
-	bool *leaving = calloc(tunnel_room(dataplane->tunnels) + 1, sizeof(*leaving));
-	for (unsigned int i = 0; leaving != NULL && i < diff->count; i++)
-		if (diff->changes[i].part == CONFIG_PART_TUNNEL &&
-			diff->changes[i].kind == CONFIG_REMOVED)
-			leaving[diff->changes[i].before] = true;
-	if (leaving != NULL)
-		path_delete_tunnels(dataplane, leaving);
-	free(leaving);
-}
-
 static void go(struct dataplane *dataplane, const struct config_diff *diff, enum config_part part,
 	dataplane_tunnel_leaves leaves, void *argument)
 {
@@ -185,20 +186,26 @@ int dataplane_apply(struct dataplane *dataplane, struct config *next,
 	const struct config_diff *diff, dataplane_tunnel_leaves leaves, void *argument,
 	struct dataplane_error *error)
 {
+	bool some_leave = diff->counts[CONFIG_PART_TUNNEL][CONFIG_REMOVED] != 0;
+	struct path_list *leaving = some_leave ? list_leaving(dataplane, diff) : NULL;
 	struct far_ends *far_ends = far_ends_create(next);
-	if (far_ends == NULL)
-		return dataplane_fail(error, "no memory for the far ends");
-	if (come_all(dataplane, diff, error) != 0) {
+	int result;
+	if (far_ends == NULL || (some_leave && leaving == NULL))
+		result = dataplane_fail(error, "no memory for another configuration");
+	else
+		result = come_all(dataplane, diff, error);
+	if (result != 0) {
 		free(far_ends);
+		path_list_free(leaving);
 		return -1;
 	}
 	swap(dataplane, next, far_ends);
 	go(dataplane, diff, CONFIG_PART_ROUTE, leaves, argument);
 	go(dataplane, diff, CONFIG_PART_NEIGHBOUR, leaves, argument);
-	if (diff->counts[CONFIG_PART_TUNNEL][CONFIG_REMOVED] != 0) {
-		empty_tunnels(dataplane, diff);
-		go(dataplane, diff, CONFIG_PART_TUNNEL, leaves, argument);
-	}
+	if (some_leave)
+		path_list_delete(dataplane, leaving);
+	go(dataplane, diff, CONFIG_PART_TUNNEL, leaves, argument);
+	path_list_free(leaving);
 	// Far ends may be reached by another way now.
 	dataplane->underlay_changed = true;
 	// A worker may be about to read the old one.

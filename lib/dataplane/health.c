@@ -16,7 +16,7 @@
 #define WHEEL_SLOTS    1024
 #define MILLISECOND    UINT64_C(1000000)
 #define SECOND         UINT64_C(1000000000)
-#define COOKIES        512
+#define COOKIES        32
 #define ANSWERS_A_TICK 512u
 #define PROBE_CLASS    0xc0 // CS6, network control (RFC 4594 section 3.1)
 
@@ -85,9 +85,10 @@ static void turn(struct prober *prober, uint64_t now)
 
 static uint64_t next_cookie(struct prober *prober)
 {
+	// Up to so many bytes come whole, whatever signal arrives meanwhile (getrandom(2)).
+	_Static_assert(sizeof(prober->cookies) <= 256, "asked for in one call");
 	if (prober->cookies_left == 0) {
-		// Cannot fail for want of entropy once the system is up, nor for so few bytes be
-		// short.
+		// Cannot fail for want of entropy once the system is up.
 		if (getrandom(prober->cookies, sizeof(prober->cookies), 0) !=
 			sizeof(prober->cookies))
 			abort();
@@ -111,8 +112,8 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 {
 	struct checked *checked = argument;
 	struct dataplane *dataplane = checked->dataplane;
-	struct telemetry_source *counters = &dataplane->telemetry->slot[dataplane->worker_count]
-						     ->sources[TELEMETRY_SOURCE_GATEWAY];
+	struct telemetry_slot *slot = dataplane->telemetry->slot[dataplane->worker_count];
+	struct telemetry_source *counters = &slot->sources[TELEMETRY_SOURCE_GATEWAY];
 	struct probe_payload payload = {
 		.magic = dataplane->probe_magic,
 		.cookie = next_cookie(dataplane->prober),
@@ -127,9 +128,13 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 	};
 	if (tunnel_get(dataplane->tunnels, checked->tunnel)->current == NULL)
 		return payload.cookie;
+	counters->received++;
 	struct rte_mbuf *packet = rte_pktmbuf_alloc(dataplane->ports[0].pool);
-	if (packet == NULL)
+	if (packet == NULL) {
+		counters->drops[DROP_NO_BUFFER]++;
+		slot->tunnels[checked->tunnel].drops[DROP_NO_BUFFER]++;
 		return payload.cookie;
+	}
 	// A reply-type probe is what the far side would send, and is routed back (Cloudflare WAN,
 	// "Tunnel health checks").
 	const struct packet_address *own = &checked->source, *far = &checked->target;
@@ -137,7 +142,6 @@ static uint64_t send_probe(void *argument, uint16_t probe)
 		checked->is_reply ? far : own, checked->is_reply ? own : far, &echo, PROBE_CLASS);
 	packet->data_len = (uint16_t)size;
 	packet->pkt_len = size;
-	counters->received++;
 	counters->received_bytes += size;
 	hand_over(checked, packet);
 	return payload.cookie;

@@ -19,6 +19,7 @@
 #define TICKS_PER_WATCH  2000  // 1 s: links, ages of paths
 #define TICKS_PER_AGE    20000 // 10 s: neighbours
 #define FRAMES_PER_READ  64    // of one interface before others have their turn
+#define IPV6_MTU_LEAST   1280  // RFC 8200 section 5
 
 // Wide enough for every header that may be put before a packet from a TUN.
 _Static_assert(RTE_PKTMBUF_HEADROOM >= ESP_HEADROOM_MAX + ETHERNET_SIZE, "headroom");
@@ -150,6 +151,31 @@ static void age_paths(struct dataplane *dataplane)
 		report_mtu(dataplane, tunnel);
 }
 
+int host_path_set_tun_mtu(
+	struct dataplane *dataplane, unsigned int tunnel, uint32_t mtu, struct host_error *error)
+{
+	int result = host_interface_set_mtu(dataplane->host, &dataplane->tuns[tunnel], mtu, error);
+	if (result == 0)
+		dataplane->tun_mtus[tunnel] = mtu;
+	return result;
+}
+
+// What the kernel sends by a tunnel has no sender whom ICMP could tell, so its interface follows
+// what is known of the path; but not under what IPv6 needs, or it would lose that.
+static void follow_paths(struct dataplane *dataplane)
+{
+	struct host_error ignored; // tried again a second later
+	for (unsigned int i = 0; i < tunnel_count(dataplane->tunnels); i++) {
+		const struct tunnel *tunnel = tunnel_get(dataplane->tunnels, i);
+		if (tunnel->config == NULL)
+			continue;
+		uint32_t least = RTE_MIN(tunnel->config->mtu, (uint32_t)IPV6_MTU_LEAST);
+		uint32_t mtu = RTE_MAX(tunnel->mtu, least);
+		if (mtu != dataplane->tun_mtus[i])
+			host_path_set_tun_mtu(dataplane, i, mtu, &ignored);
+	}
+}
+
 static void act_on_event(struct dataplane *dataplane, const struct worker_event *event)
 {
 	uint64_t now = dataplane_now();
@@ -234,6 +260,7 @@ static void on_tick(evutil_socket_t fd, short events, void *argument)
 	if (ticks % TICKS_PER_WATCH == 0) {
 		ports_watch(dataplane);
 		age_paths(dataplane);
+		follow_paths(dataplane);
 		filler_second(dataplane);
 	}
 	if (ticks % TICKS_PER_AGE == 0)
@@ -296,6 +323,7 @@ static int open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	struct host_interface *tun = &dataplane->tuns[tunnel];
 	if (host_interface_configure(dataplane->host, tun, NULL, config->mtu, error) != 0)
 		return -1;
+	dataplane->tun_mtus[tunnel] = config->mtu;
 	if (host_watch(dataplane->host, tun->index) != 0 ||
 		(dataplane->netlink_event != NULL && !watch_tun(dataplane, tunnel))) {
 		snprintf(error->text, sizeof(error->text), "no memory for tunnel %s", config->name);
@@ -374,12 +402,13 @@ int host_path_open(struct dataplane *dataplane, struct dataplane_error *error)
 	dataplane->tun_room = tunnels; // the table of tunnels goes first
 	dataplane->tuns = calloc(tunnels + 1, sizeof(*dataplane->tuns));
 	dataplane->tun_events = calloc(tunnels + 1, sizeof(*dataplane->tun_events));
+	dataplane->tun_mtus = calloc(tunnels + 1, sizeof(*dataplane->tun_mtus));
 	dataplane->tun_index =
 		calloc(rte_align32pow2(2 * tunnels + 2), sizeof(*dataplane->tun_index));
 	dataplane->no_sa_reported = calloc(tunnels + 1, sizeof(*dataplane->no_sa_reported));
 	if (dataplane->tuns == NULL || dataplane->tun_events == NULL ||
-		dataplane->no_sa_reported == NULL || dataplane->tun_index == NULL ||
-		!filler_create(dataplane))
+		dataplane->tun_mtus == NULL || dataplane->no_sa_reported == NULL ||
+		dataplane->tun_index == NULL || !filler_create(dataplane))
 		return dataplane_fail(error, "no memory for %u tunnels", tunnels);
 	for (unsigned int i = 0; i < tunnels; i++)
 		dataplane->tuns[i].fd = -1;
@@ -460,6 +489,7 @@ void host_path_close(struct dataplane *dataplane)
 			host_interface_close(&dataplane->tuns[i]);
 	free(dataplane->tuns);
 	free(dataplane->tun_events);
+	free(dataplane->tun_mtus);
 	free(dataplane->tun_index);
 	free(dataplane->no_sa_reported);
 	free(dataplane->fillers);

@@ -69,6 +69,7 @@ static void inject_ip(struct worker *worker, struct rte_mbuf *packet)
 	}
 	packet->data_len = (uint16_t)length;
 	packet->pkt_len = length;
+	mss_clamp(worker, &packet, &tunnel, 1);
 	encapsulate_burst(worker, &packet, &tunnel, 1);
 }
 

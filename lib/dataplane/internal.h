@@ -316,6 +316,7 @@ struct dataplane {
 	unsigned int tun_room;
 	struct host_interface *tuns; // [tunnel]; index 0: there is none
 	struct event **tun_events;
+	uint32_t *tun_mtus; // [tunnel]: of the TUN, in the kernel
 	struct event_base *base;
 	struct event *tick_event, *slow_event, *netlink_event;
 	int tick_fd;
@@ -524,9 +525,11 @@ int path_add(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_path *route);
 int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin);
-// All paths to these tunnels ([tunnel_room]), whoever added them, and their penalties. Looks at all
-// routes.
-void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels);
+// All paths to these tunnels ([tunnel_room]), whoever added them, to be deleted later. Looks at all
+// routes. NULL without memory.
+struct path_list *path_list_tunnels(const struct dataplane *dataplane, const bool *tunnels);
+void path_list_delete(struct dataplane *dataplane, const struct path_list *list); // that are left
+void path_list_free(struct path_list *list);                                      // also NULL
 // The priority of a path that path_add has added. False when there is none.
 bool path_priority(struct dataplane *dataplane, const struct packet_prefix *prefix,
 	const struct route_target *target, enum route_origin origin, uint32_t *priority);
@@ -566,6 +569,8 @@ int host_path_open_tun(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct host_error *error);
 // `remove`: from the kernel too.
 void host_path_close_tun(struct dataplane *dataplane, unsigned int tunnel, bool remove);
+int host_path_set_tun_mtu(
+	struct dataplane *dataplane, unsigned int tunnel, uint32_t mtu, struct host_error *error);
 // The tunnel whose TUN has this index in the kernel, or NO_TUNNEL.
 uint32_t host_path_find_tun(struct dataplane *dataplane, unsigned int interface);
 // tunnels.c: tunnels that come, change and go
@@ -578,6 +583,11 @@ bool far_ends_have(const struct dataplane *dataplane, const struct packet_addres
 // What dataplane_create does for the tunnels of the configuration, too.
 int tunnel_add_own_routes(struct dataplane *dataplane, unsigned int tunnel,
 	const struct config_tunnel *config, struct dataplane_error *error);
+
+// Gives a tunnel the configuration back that it had before dataplane_tunnel_change. Always done, so
+// far as the kernel lets it be.
+void tunnel_restore(
+	struct dataplane *dataplane, unsigned int index, const struct config_tunnel *config);
 
 // dataplane.c: static neighbours of the configuration
 int dataplane_neighbour_set(struct dataplane *dataplane, const struct config_neighbour *neighbour,

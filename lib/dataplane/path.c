@@ -185,9 +185,9 @@ int path_delete(struct dataplane *dataplane, const struct packet_prefix *prefix,
 }
 
 // Paths into tunnels that go, found on a walk that must not change anything.
-struct leaving {
+struct path_list {
 	const bool *tunnels;
-	struct leaving_path {
+	struct path_listed {
 		struct packet_prefix prefix;
 		struct route_target target;
 		enum route_origin origin;
@@ -195,41 +195,53 @@ struct leaving {
 	unsigned int count, room;
 };
 
-static bool note_leaving(const struct packet_prefix *prefix, const struct route_path *path,
-	bool best, void *argument)
+static bool note_path(const struct packet_prefix *prefix, const struct route_path *path, bool best,
+	void *argument)
 {
-	struct leaving *leaving = argument;
+	struct path_list *list = argument;
 	const struct route_target *target = &path->target;
 	(void)best;
 	if ((target->kind != ROUTE_TUNNEL && target->kind != ROUTE_LOCAL_TUNNEL) ||
-		!leaving->tunnels[target->index])
+		!list->tunnels[target->index])
 		return true;
-	if (leaving->count == leaving->room) {
-		unsigned int room = leaving->room != 0 ? 2 * leaving->room : 64;
-		void *grown = reallocarray(leaving->paths, room, sizeof(leaving->paths[0]));
+	if (list->count == list->room) {
+		unsigned int room = list->room != 0 ? 2 * list->room : 64;
+		void *grown = reallocarray(list->paths, room, sizeof(list->paths[0]));
 		if (grown == NULL)
 			return false;
-		leaving->paths = grown;
-		leaving->room = room;
+		list->paths = grown;
+		list->room = room;
 	}
-	leaving->paths[leaving->count++] = (struct leaving_path){*prefix, *target, path->origin};
+	list->paths[list->count++] = (struct path_listed){*prefix, *target, path->origin};
 	return true;
 }
 
-void path_delete_tunnels(struct dataplane *dataplane, const bool *tunnels)
+void path_list_free(struct path_list *list)
 {
-	struct leaving leaving = {.tunnels = tunnels};
-	route_walk(dataplane->routes, note_leaving, &leaving);
-	for (unsigned int i = 0; i < leaving.count; i++)
-		path_delete(dataplane, &leaving.paths[i].prefix, &leaving.paths[i].target,
-			leaving.paths[i].origin);
-	free(leaving.paths);
-	// The next tunnel of such a number is another one.
-	for (uint32_t i = 0; i < tunnel_room(dataplane->tunnels); i++) {
-		struct route_target target = {ROUTE_TUNNEL, i};
-		if (tunnels[i])
-			route_set_penalty(dataplane->routes, &target, 0);
-	}
+	if (list != NULL)
+		free(list->paths);
+	free(list);
+}
+
+struct path_list *path_list_tunnels(const struct dataplane *dataplane, const bool *tunnels)
+{
+	struct path_list *list = calloc(1, sizeof(*list));
+	if (list == NULL)
+		return NULL;
+	list->tunnels = tunnels;
+	bool complete = route_walk(dataplane->routes, note_path, list);
+	list->tunnels = NULL; // the caller's
+	if (complete)
+		return list;
+	path_list_free(list);
+	return NULL;
+}
+
+void path_list_delete(struct dataplane *dataplane, const struct path_list *list)
+{
+	for (unsigned int i = 0; i < list->count; i++)
+		path_delete(dataplane, &list->paths[i].prefix, &list->paths[i].target,
+			list->paths[i].origin);
 }
 
 void path_retry(struct dataplane *dataplane)

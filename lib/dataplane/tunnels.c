@@ -154,8 +154,8 @@ static int move(struct dataplane *dataplane, unsigned int index, const struct co
 {
 	struct host_error cause;
 	int result = 0;
-	if (before->mtu != after->mtu && host_interface_set_mtu(dataplane->host,
-						 &dataplane->tuns[index], after->mtu, &cause) != 0)
+	if (before->mtu != after->mtu &&
+		host_path_set_tun_mtu(dataplane, index, after->mtu, &cause) != 0)
 		result = dataplane_fail(error, "%s", cause.text);
 	if (memcmp(&before->interface_address, &after->interface_address,
 		    sizeof(before->interface_address)) == 0)
@@ -183,6 +183,17 @@ int dataplane_tunnel_change(struct dataplane *dataplane, unsigned int index,
 	}
 	tunnel_configure(dataplane->tunnels, index, config);
 	return 0;
+}
+
+// Should the kernel refuse something, the interface is not all that it was; but what it is changed
+// to goes in any case, so that nothing of the gateway's own may stay as that says.
+void tunnel_restore(
+	struct dataplane *dataplane, unsigned int index, const struct config_tunnel *config)
+{
+	struct dataplane_error ignored;
+	move(dataplane, index, tunnel_get(dataplane->tunnels, index)->config, config, &ignored);
+	health_tunnel_configure(dataplane, index, config);
+	tunnel_configure(dataplane->tunnels, index, config);
 }
 
 // An index that waits until it can be used again.

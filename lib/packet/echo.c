@@ -85,7 +85,15 @@ void packet_echo_answer(uint8_t *data)
 		ip->time_to_live = PACKET_ECHO_TTL;
 		ip->hdr_checksum = 0;
 		ip->hdr_checksum = rte_ipv4_cksum(ip);
-		set_type((uint8_t *)(ip + 1), ICMP4_REPLY);
+		uint8_t *icmp = (uint8_t *)(ip + 1);
+		set_type(icmp, ICMP4_REPLY);
+		// A message of zeros, with nothing else to sum: the update gives 0, and right is
+		// 0xffff. It gives 0 for others too, and there it is right.
+		if (read16(icmp + CHECKSUM) == 0) {
+			uint32_t size = rte_be_to_cpu_16(ip->total_length) - (uint32_t)sizeof(*ip);
+			write16(icmp + CHECKSUM,
+				packet_checksum_fold(packet_icmp_sum(data, icmp, size)));
+		}
 		return;
 	}
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)data;

@@ -22,6 +22,12 @@ static bool is_host4(uint32_t address)
 	return first != 0 && first != 127 && first < 224;
 }
 
+// Such a sender is on some link, and routes do not say on which.
+static bool is_link_local6(const uint8_t *address)
+{
+	return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
+}
+
 static bool is_host6(const uint8_t *address)
 {
 	static const uint8_t unspecified[16];
@@ -63,7 +69,7 @@ bool packet_icmp_may_answer(const uint8_t *data, uint32_t length)
 			       is_icmp4_error(upper, length - view.header));
 	}
 	const struct rte_ipv6_hdr *ip = (const struct rte_ipv6_hdr *)data;
-	return is_host6(ip->src_addr) && is_host6(ip->dst_addr) &&
+	return is_host6(ip->src_addr) && !is_link_local6(ip->src_addr) && is_host6(ip->dst_addr) &&
 	       !(view.protocol == IPPROTO_ICMPV6 && is_icmp6_error(upper, length - view.header));
 }
 

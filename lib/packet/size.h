@@ -27,8 +27,8 @@ enum packet_icmp_error {
 
 // Whether an ICMP error may be sent about a checked IP packet of `length` bytes (RFC 1812 section
 // 4.3.2.7, RFC 4443 section 2.4 (e)). Not about ICMP errors and redirects, fragments but the first,
-// destinations that are groups or reserved, sources that are no single host; nor where the upper
-// layer can't be found.
+// destinations that are groups or reserved, sources that are no single host or of one link only
+// (RFC 4291 section 2.5.6); nor where the upper layer can't be found.
 bool packet_icmp_may_answer(const uint8_t *data, uint32_t length);
 
 // Makes an ICMP error about the checked IP packet at `data`, in place: it begins

@@ -390,13 +390,14 @@ static bool walk_paths(const struct route_table *table, const struct route_prefi
 	return go_on;
 }
 
-void route_walk(const struct route_table *table, route_each each, void *argument)
+bool route_walk(const struct route_table *table, route_each each, void *argument)
 {
 	struct listing listing = list_prefixes(table);
-	bool go_on = true;
+	bool go_on = listing.prefixes != NULL;
 	for (uint32_t i = 0; i < listing.count && go_on; i++)
 		go_on = walk_paths(table, listing.prefixes[i], each, argument);
 	free(listing.prefixes);
+	return go_on;
 }
 
 static struct route_target lookup_prefix(const struct route_table *table,

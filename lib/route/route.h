@@ -112,10 +112,11 @@ uint64_t route_generation(const struct route_table *table);
 
 // Calls `each` for every path, in the order of prefixes (family, address, length), then of targets.
 // `best`: the path is used by lookups now. `path` is as it was added, without its target's penalty.
-// A false result ends it. Control thread.
+// A false result ends it. False: it was ended, or memory is short and nothing was called. Control
+// thread.
 typedef bool (*route_each)(const struct packet_prefix *prefix, const struct route_path *path,
 	bool best, void *argument);
-void route_walk(const struct route_table *table, route_each each, void *argument);
+bool route_walk(const struct route_table *table, route_each each, void *argument);
 // The same from the first prefix after `after` on (family 0: from the first one), without looking
 // at those before it.
 void route_walk_after(const struct route_table *table, const struct packet_prefix *after,

@@ -11,7 +11,7 @@ from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
 import esp
-from testbed import wait_until
+from testbed import wait_until, write_config
 from topologies import Bench, probe
 
 PATH = 1300
@@ -171,3 +171,44 @@ def test_forged_messages_change_nothing(bench):
     bench.send_outside(forge(bench, sent, 1100))
     wait_until(lambda: bench.gateway.tunnel("tunnel01")["path_mtu"] == 1100, "it is believed")
     assert bench.gateway.tunnel("tunnel01")["mtu"] == 1046
+
+
+def test_what_the_host_itself_sends_fits_the_path(network):
+    """The kernel of the gateway sends by tunnel01's interface, which nobody tells by ICMP."""
+    bench = RouterBench(network).start()
+    gateway = bench.gateway
+    bench.outside.namespace.ip("link", "set", "eth1", "mtu", 1500)  # the router has nothing to say
+    sa = bench.sa_out()
+    peer = "169.254.244.1"
+
+    def wait_for(mtu):
+        wait_until(lambda: f"mtu {mtu} " in gateway.namespace.ip("link", "show", "tunnel01"),
+                   f"the interface has MTU {mtu}")
+
+    def ping(size):
+        """With DF; says whether the kernel takes it, which it does for what fits the interface."""
+        done = gateway.namespace.run("ping", "-c", 1, "-W", 0.1, "-M", "do", "-s", size - 28, peer,
+                                     check=False)
+        return "too long" not in done.stdout + done.stderr
+    assert ping(1438)
+    bench.send_outside(forge(bench, bench.large_esp("tunnel01", 1438), 1400))
+    wait_for(1338)
+    assert not ping(1339)
+    with gateway.dropping():
+        bench.outside.flush()
+        assert ping(1338)
+        assert len(sa.decrypt(bench.outside.receive(esp.is_esp, what="a ping"))) == 1338
+    # Another configuration changes nothing of the path; what the path takes is the least of both.
+    for mtu, offered in ((1430, 1338), (1300, 1300), (0, 1338)):
+        next(tunnel for tunnel in gateway.config["tunnels"]
+             if tunnel["name"] == "tunnel01")["mtu"] = mtu
+        write_config(gateway.file, gateway.config)
+        gateway.call("config.apply", file=str(gateway.file))
+        wait_for(offered)
+    # Less than IPv6 needs, it does not become.
+    bench.outside.flush()
+    bench.send_outside(forge(bench, bench.large_esp("tunnel01", 1338), 700))
+    wait_for(1280)
+    # The far end moves, and nothing is known any more.
+    gateway.call("sa.update", direction="out", spi=sa.spi, new_destination=bench.FAR["tunnel02"])
+    wait_for(1438)

@@ -708,6 +708,36 @@ static void test_an_echo_message_is_written_read_and_answered(void **state)
 	}
 }
 
+// The sum of nothing but zeros is the one that no update (RFC 1624) arrives at.
+static void test_the_answer_to_zeros_has_the_right_checksum(void **state)
+{
+	(void)state;
+	static const uint8_t zeros[32];
+	struct packet_address here = address_of("10.0.0.1"), there = address_of("10.0.0.2");
+	for (uint32_t size = 0; size <= sizeof(zeros); size++) {
+		uint8_t buffer[256] = {0};
+		struct packet_echo echo = {.payload = zeros, .size = size};
+		uint32_t length = packet_echo_write(buffer, &here, &there, &echo, 0);
+		assert_true(packet_echo_read(buffer, length, &echo));
+		packet_echo_answer(buffer);
+		assert_true(packet_echo_read(buffer, length, &echo));
+		assert_true(echo.is_reply);
+		assert_int_equal(buffer[22] << 8 | buffer[23], 0xffff);
+	}
+	// 0 is right where a sum of other things is all ones.
+	for (unsigned int identifier = 0; identifier <= UINT16_MAX; identifier++) {
+		uint8_t buffer[256] = {0};
+		struct packet_echo echo = {
+			.identifier = (uint16_t)identifier, .sequence = 0x8001, .payload = zeros};
+		uint32_t length = packet_echo_write(buffer, &here, &there, &echo, 0);
+		packet_echo_answer(buffer);
+		assert_true(packet_echo_read(buffer, length, &echo));
+		uint16_t sum = reference_checksum(buffer + 20, 8); // its own included
+		assert_int_equal(sum, 0);
+		assert_int_equal((buffer[22] << 8 | buffer[23]) == 0, identifier == 0x7ffe);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -732,6 +762,7 @@ int main(void)
 		cmocka_unit_test(test_echo_messages_are_read),
 		cmocka_unit_test(test_what_is_no_plain_echo_is_refused),
 		cmocka_unit_test(test_an_echo_message_is_written_read_and_answered),
+		cmocka_unit_test(test_the_answer_to_zeros_has_the_right_checksum),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -281,6 +281,13 @@ static void test_about_which_packets_icmp_errors_are(void **state)
 		memset(packet + at, 0, 16);
 		assert_false(packet_icmp_may_answer(packet, length));
 	}
+	for (unsigned int second = 0; second < 256; second++) { // fe80::/10
+		uint32_t length = make6(8, 17);
+		packet[8] = 0xfe;
+		packet[9] = (uint8_t)second;
+		assert_int_equal(
+			packet_icmp_may_answer(packet, length), second < 0x80 || second > 0xbf);
+	}
 }
 
 // ---- MSS ----
