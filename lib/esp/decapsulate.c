@@ -236,69 +236,92 @@ static inline bool is_plain(
 	       packet_ipv4_is_plain(data, length - 2 - padding, false, ip_length);
 }
 
-// Cuts the mbuf of an authenticated packet down to the inner packet.
-static inline enum drop_reason extract_inner(struct rte_mbuf *packet, uint8_t outer_traffic_class)
+static inline void cut_to_inner(struct rte_mbuf *packet, uint32_t ip_length)
+{
+	packet->data_off = (uint16_t)(packet->data_off + ESP_HEADER_SIZE + ESP_IV_SIZE);
+	packet->data_len = (uint16_t)ip_length; // TFC padding goes here
+	packet->pkt_len = ip_length;
+}
+
+// An authenticated packet that is not plain. Returns the bytes of the inner packet, or 0 and *drop.
+static __attribute__((noinline)) uint32_t extract_any(
+	struct rte_mbuf *packet, uint8_t outer_traffic_class, uint8_t *drop)
 {
 	uint8_t *data = rte_pktmbuf_mtod_offset(packet, uint8_t *, ESP_HEADER_SIZE + ESP_IV_SIZE);
 	uint32_t length = packet->data_len - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
 	uint32_t ip_length = 0;
-	if (unlikely(!is_plain(data, length, outer_traffic_class, &ip_length))) {
-		enum drop_reason reason = check_any(data, length, outer_traffic_class, &ip_length);
-		if (reason != DROP_NONE)
-			return reason;
-	}
-	packet->data_off = (uint16_t)(packet->data_off + ESP_HEADER_SIZE + ESP_IV_SIZE);
-	packet->data_len = (uint16_t)ip_length; // TFC padding goes here
-	packet->pkt_len = ip_length;
-	return DROP_NONE;
+	enum drop_reason reason = check_any(data, length, outer_traffic_class, &ip_length);
+	*drop = (uint8_t)reason;
+	if (reason != DROP_NONE)
+		return 0;
+	cut_to_inner(packet, ip_length);
+	return ip_length;
 }
 
-// Drops the packets of [begin, end) that the SA's selectors leave out (RFC 4301 section 5.2, step
-// 4). Returns how many; takes their bytes from *bytes.
-static __attribute__((noinline)) unsigned int refuse_unselected(
-	const struct selector_set *selectors, struct rte_mbuf *const *packets, unsigned int begin,
-	unsigned int end, uint8_t *drops, uint64_t *bytes)
+// Cuts the mbufs of authenticated packets down to their inner packets, and passes refused ones
+// over. Returns the bytes of the inner packets.
+static inline uint64_t extract_inners(struct rte_mbuf *const *packets,
+	const uint8_t *traffic_classes, uint8_t *drops, unsigned int count)
+{
+	uint64_t bytes = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		struct rte_mbuf *packet = packets[i];
+		const uint8_t *data = rte_pktmbuf_mtod_offset(
+			packet, const uint8_t *, ESP_HEADER_SIZE + ESP_IV_SIZE);
+		uint32_t around = ESP_HEADER_SIZE + ESP_IV_SIZE + ESP_ICV_SIZE, ip_length;
+		if (unlikely(drops[i] != DROP_NONE))
+			continue;
+		if (unlikely(!is_plain(
+			    data, packet->data_len - around, traffic_classes[i], &ip_length))) {
+			bytes += extract_any(packet, traffic_classes[i], &drops[i]);
+			continue;
+		}
+		cut_to_inner(packet, ip_length);
+		bytes += ip_length;
+	}
+	return bytes;
+}
+
+static inline unsigned int count_refused(const uint8_t *drops, unsigned int count)
 {
 	unsigned int refused = 0;
-	for (unsigned int i = begin; i < end; i++) {
+	for (unsigned int i = 0; i < count; i++)
+		refused += drops[i] != DROP_NONE;
+	return refused;
+}
+
+// Drops the packets that the SA's selectors leave out (RFC 4301 section 5.2, step 4). Returns their
+// bytes.
+static __attribute__((noinline)) uint64_t refuse_unselected(const struct selector_set *selectors,
+	struct rte_mbuf *const *packets, uint8_t *drops, unsigned int count)
+{
+	uint64_t bytes = 0;
+	for (unsigned int i = 0; i < count; i++) {
 		const struct rte_mbuf *packet = packets[i];
 		if (drops[i] != DROP_NONE ||
 			selectors_match(selectors, rte_pktmbuf_mtod(packet, const uint8_t *),
 				packet->pkt_len, false))
 			continue;
 		drops[i] = DROP_SELECTOR;
-		*bytes -= packet->data_len;
-		refused++;
+		bytes += packet->data_len;
 	}
-	return refused;
+	return bytes;
 }
 
-// Moves the window, then takes out the inner packets. Packets that were refused stand in the run
-// without effect. Returns how many are refused now.
-static inline unsigned int finish_run(struct esp_context *context, struct rte_mbuf *const *packets,
-	struct esp_sa_in *sa, unsigned int begin, unsigned int end, const uint8_t *traffic_classes,
-	uint64_t now, uint8_t *drops)
+// Moves the window, then takes out the inner packets, of a run whose numbers are `sequences`.
+// Packets that were refused stand in the run without effect. Returns how many are refused now; *top
+// is that of the window before.
+static inline unsigned int finish_run(struct esp_sa_in *sa, struct esp_counters *counters,
+	struct rte_mbuf *const *packets, const uint64_t *sequences, const uint8_t *traffic_classes,
+	uint8_t *drops, unsigned int count, uint64_t now, uint64_t *top)
 {
-	unsigned int refused = 0;
-	uint64_t bytes = 0;
-	context->tops[begin] =
-		replay_commit(&sa->window, &context->sequences[begin], &drops[begin], end - begin);
-	for (unsigned int i = begin; i < end; i++) {
-		enum drop_reason reason = drops[i];
-		if (likely(reason == DROP_NONE))
-			reason = extract_inner(packets[i], traffic_classes[i]);
-		if (likely(reason == DROP_NONE)) {
-			bytes += packets[i]->data_len;
-			continue;
-		}
-		drops[i] = (uint8_t)reason;
-		refused++;
-	}
+	*top = replay_commit(&sa->window, sequences, drops, count);
+	uint64_t bytes = extract_inners(packets, traffic_classes, drops, count);
 	if (unlikely(sa->selective))
-		refused += refuse_unselected(sa->selectors, packets, begin, end, drops, &bytes);
-	if (likely(refused != end - begin)) {
-		struct esp_counters *counters = &sa->counters[context->worker];
-		counters->packets += end - begin - refused;
+		bytes -= refuse_unselected(sa->selectors, packets, drops, count);
+	unsigned int refused = count_refused(drops, count);
+	if (likely(refused != count)) {
+		counters->packets += count - refused;
 		counters->bytes += bytes;
 		counters->last_use = now;
 	}
@@ -321,8 +344,9 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	uint64_t now = rte_rdtsc();
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = one ? count : end_of_run(sas, begin, count);
-		refused += finish_run(
-			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
+		refused += finish_run(sas[begin], &sas[begin]->counters[context->worker],
+			packets + begin, context->sequences + begin, traffic_classes + begin,
+			drops + begin, end - begin, now, &context->tops[begin]);
 	}
 	return refused;
 }
