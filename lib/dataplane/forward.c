@@ -206,6 +206,12 @@ static bool is_link_scope(const struct rte_mbuf *packet)
 	return packet_address_is_link_scope(&destination);
 }
 
+static bool is_multicast(const struct rte_mbuf *packet)
+{
+	struct packet_address destination = destination_of(packet);
+	return packet_address_is_multicast(&destination);
+}
+
 // No tunnel leads to the source, so the far side can't be its way: unless it is of a health check.
 static void refuse_source(struct worker *worker, struct rte_mbuf *packet,
 	struct route_target source, struct route_target target, uint32_t arrived)
@@ -235,6 +241,8 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 	case ROUTE_TUNNEL:
 		if (is_link_scope(packet))
 			punt_ip(worker, packet, arrived);
+		else if (is_multicast(packet)) // back and forth until its TTL ends
+			worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
 		else
 			forward_to_tunnel(
 				worker, &forwarding->tunnels, packet, target.index, arrived);

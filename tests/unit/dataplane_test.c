@@ -719,6 +719,58 @@ static void test_all_that_can_arrive_while_all_is_scarce(void **state)
 	assert_nothing_is_held();
 }
 
+// A packet of the far side's to this address, in ESP, goes in at the outside port.
+static void receive_from_tunnel(const char *destination)
+{
+	struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
+	struct esp_sa_out *sa = tunnel_get(dataplane->tunnels, 0)->current->out;
+	struct packet_address from, to;
+	uint8_t drop;
+	assert_non_null(packet);
+	assert_true(packet_address_parse("169.254.10.1", &from));
+	assert_true(packet_address_parse(destination, &to));
+	const struct packet_ip_fields fields = {
+		.source = &from, .destination = &to, .protocol = IPPROTO_UDP, .ttl = 64, .size = 8};
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	packet->data_len = (uint16_t)(packet_ip_write(ip, &fields) + fields.size);
+	packet->pkt_len = packet->data_len;
+	memset(ip + 20, 0, fields.size);
+	assert_int_equal(esp_encapsulate(worker->esp, &packet, &sa, &drop, 1), 0);
+	ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	put_address(ip + offsetof(struct rte_ipv4_hdr, src_addr), "203.0.113.1");
+	put_address(ip + offsetof(struct rte_ipv4_hdr, dst_addr), "198.51.100.1"); // same checksum
+	put_ethernet(packet, OUTSIDE);
+	dataplane_worker_receive(dataplane, 0, OUTSIDE, &packet, 1);
+	end_burst();
+}
+
+// Even where a tunnel takes everything.
+static void test_no_group_is_sent_back_into_a_tunnel(void **state)
+{
+	(void)state;
+	struct dataplane_error error;
+	struct config_route all = {.tunnel = 0, .port = -1, .priority = 10, .weight = 1};
+	struct telemetry_tunnel before, after;
+	begin();
+	assert_true(packet_prefix_parse("0.0.0.0/0", &all.prefix));
+	assert_int_equal(dataplane_route_add(dataplane, &all, ROUTE_ORIGIN_AGENT, &error), 0);
+	telemetry_sum_tunnel(dataplane->telemetry, 0, &before);
+	uint64_t to_host = sum_of(OUTSIDE).to_host;
+	receive_from_tunnel("8.8.8.8");
+	assert_int_equal(sent_count, 1);
+	forget_sent();
+	receive_from_tunnel("239.1.1.1");
+	assert_int_equal(sent_count, 0);
+	receive_from_tunnel("224.0.0.5");
+	assert_int_equal(sent_count, 0);
+	telemetry_sum_tunnel(dataplane->telemetry, 0, &after);
+	assert_int_equal(after.drops[DROP_NO_ROUTE] - before.drops[DROP_NO_ROUTE], 1);
+	assert_int_equal(dataplane_route_delete(dataplane, &all, ROUTE_ORIGIN_AGENT, &error), 0);
+	host_path_drain(dataplane);
+	assert_int_equal(sum_of(OUTSIDE).to_host - to_host, 1);
+	assert_nothing_is_held();
+}
+
 // ---- What the host sends ----
 
 static struct rte_mbuf *make_syn(uint16_t mss)
@@ -1004,6 +1056,7 @@ int main(void)
 		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
 		cmocka_unit_test(test_late_probes_at_the_end),
 		cmocka_unit_test(test_all_that_can_arrive_while_all_is_scarce),
+		cmocka_unit_test(test_no_group_is_sent_back_into_a_tunnel),
 		cmocka_unit_test(test_the_mss_of_what_the_host_sends_is_lowered),
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
 		cmocka_unit_test(test_a_failed_apply_is_undone),
