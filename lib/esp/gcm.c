@@ -12,6 +12,7 @@
 #include <wmmintrin.h>
 
 #include <rte_common.h>
+#include <rte_cycles.h>
 
 // x^-1 times the reflected polynomial, and what a product is folded with.
 #define POLYNOMIAL UINT64_C(0xc200000000000000)
@@ -103,7 +104,13 @@ static void decrypt_one(const struct gcm *gcm, const struct gcm_job *job)
 
 // ---- bursts ----
 
-typedef void (*gcm_one)(const struct gcm *gcm, const struct gcm_job *job);
+// What a burst is passed to.
+struct direction {
+	gcm_together together;
+	gcm_alone alone;
+	void (*ipsec_mb)(const struct gcm *gcm, const struct gcm_job *job);
+	unsigned int longest; // blocks that go together
+};
 
 // Short messages, by their number of blocks, each list in the burst's order.
 struct by_blocks {
@@ -119,16 +126,33 @@ static inline uint64_t count_blocks(const struct gcm_job *job)
 	return (job->length + GCM_BLOCK_SIZE - 1) / GCM_BLOCK_SIZE;
 }
 
-// Sorts the short messages; the others are enciphered at once.
-static inline void sort(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
-	gcm_one one, struct by_blocks *sorted)
+// Messages that go one after the other.
+struct singles {
+	const struct gcm_job *jobs[GCM_BURST_MAX];
+	unsigned int count;
+};
+
+static inline void pass_singles(
+	const struct gcm *gcm, const struct direction *direction, const struct singles *singles)
 {
-	const unsigned int longest = gcm->variant->longest;
+	if (singles->count == 0)
+		return;
+	if (gcm->alone)
+		direction->alone(singles->jobs, singles->count);
+	else
+		for (unsigned int i = 0; i < singles->count; i++)
+			direction->ipsec_mb(gcm, singles->jobs[i]);
+}
+
+// Sorts the short messages; the others are single ones.
+static inline void sort(const struct gcm_job *jobs, unsigned int count, unsigned int longest,
+	struct by_blocks *sorted, struct singles *singles)
+{
 	uint64_t low = 0, high = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		uint64_t blocks = count_blocks(&jobs[i]);
 		if (blocks > longest) {
-			one(gcm, &jobs[i]);
+			singles->jobs[singles->count++] = &jobs[i];
 			continue;
 		}
 		uint64_t bit = UINT64_C(1) << blocks % 64;
@@ -153,34 +177,35 @@ struct waiting {
 	unsigned int count, least, most; // blocks
 };
 
-// Too few are ipsec-mb's.
-static inline void flush(
-	const struct gcm *gcm, gcm_together pass_together, gcm_one one, struct waiting *waiting)
+// Too few are single ones.
+static inline void flush(const struct gcm *gcm, const struct direction *direction,
+	struct waiting *waiting, struct singles *singles)
 {
 	if (waiting->count == gcm->variant->together)
-		pass_together(waiting->jobs, waiting->most);
+		direction->together(waiting->jobs, waiting->most);
 	else
 		for (unsigned int i = 0; i < waiting->count; i++)
-			one(gcm, waiting->jobs[i]);
+			singles->jobs[singles->count++] = waiting->jobs[i];
 	waiting->count = 0;
 }
 
 // The messages of `present`, those of `base` blocks and more.
 static inline __attribute__((always_inline)) void pass_lists(const struct gcm *gcm,
 	const struct gcm_job *jobs, const struct by_blocks *sorted, uint64_t present,
-	unsigned int base, gcm_together pass_together, gcm_one one, struct waiting *waiting)
+	unsigned int base, const struct direction *direction, struct waiting *waiting,
+	struct singles *singles)
 {
 	for (; present != 0; present &= present - 1) {
 		unsigned int blocks = base + (unsigned int)__builtin_ctzll(present);
 		if (waiting->count != 0 && blocks > waiting->least + GCM_MIX_BLOCKS)
-			flush(gcm, pass_together, one, waiting);
+			flush(gcm, direction, waiting, singles);
 		waiting->most = blocks;
 		for (unsigned int i = sorted->first[blocks]; i != LIST_END; i = sorted->next[i]) {
 			if (waiting->count == 0)
 				waiting->least = blocks;
 			waiting->jobs[waiting->count++] = &jobs[i];
 			if (waiting->count == gcm->variant->together)
-				flush(gcm, pass_together, one, waiting);
+				flush(gcm, direction, waiting, singles);
 		}
 	}
 }
@@ -188,10 +213,10 @@ static inline __attribute__((always_inline)) void pass_lists(const struct gcm *g
 // A burst of messages of one number of blocks, as bursts often are, needs no sorting. False, and
 // nothing done: it is not one.
 static inline bool pass_uniform(const struct gcm *gcm, const struct gcm_job *jobs,
-	unsigned int count, gcm_together pass_together, gcm_one one)
+	unsigned int count, const struct direction *direction, struct singles *singles)
 {
 	const uint64_t blocks = count_blocks(&jobs[0]);
-	if (blocks > gcm->variant->longest)
+	if (blocks > direction->longest)
 		return false;
 	for (unsigned int i = 1; i < count; i++)
 		if (count_blocks(&jobs[i]) != blocks)
@@ -200,44 +225,66 @@ static inline bool pass_uniform(const struct gcm *gcm, const struct gcm_job *job
 	for (unsigned int i = 0; i < count; i++) {
 		waiting.jobs[waiting.count++] = &jobs[i];
 		if (waiting.count == gcm->variant->together)
-			flush(gcm, pass_together, one, &waiting);
+			flush(gcm, direction, &waiting, singles);
 	}
-	flush(gcm, pass_together, one, &waiting);
-	gcm->variant->wipe();
+	flush(gcm, direction, &waiting, singles);
 	return true;
 }
 
 static inline void pass_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count,
-	gcm_together pass_together, gcm_one one)
+	const struct direction *direction)
 {
-	if (count == 0 || pass_uniform(gcm, jobs, count, pass_together, one))
+	struct singles singles;
+	singles.count = 0;
+	if (count == 0)
 		return;
-	struct by_blocks sorted;
-	struct waiting waiting = {.count = 0};
-	sort(gcm, jobs, count, one, &sorted);
-	pass_lists(gcm, jobs, &sorted, sorted.low, 0, pass_together, one, &waiting);
-	pass_lists(gcm, jobs, &sorted, sorted.high, 64, pass_together, one, &waiting);
-	flush(gcm, pass_together, one, &waiting);
-	if ((sorted.low | sorted.high) != 0) // else all were ipsec-mb's, which wipes by itself
+	bool together = pass_uniform(gcm, jobs, count, direction, &singles);
+	if (!together) {
+		struct by_blocks sorted;
+		struct waiting waiting = {.count = 0};
+		sort(jobs, count, direction->longest, &sorted, &singles);
+		pass_lists(gcm, jobs, &sorted, sorted.low, 0, direction, &waiting, &singles);
+		pass_lists(gcm, jobs, &sorted, sorted.high, 64, direction, &waiting, &singles);
+		flush(gcm, direction, &waiting, &singles);
+		together = (sorted.low | sorted.high) != 0;
+	}
+	pass_singles(gcm, direction, &singles);
+	if (together || gcm->alone) // else all were ipsec-mb's, which wipes by itself
 		gcm->variant->wipe();
 }
 
 void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
 {
-	if (gcm->variant != NULL)
-		pass_burst(gcm, jobs, count, gcm->variant->encrypt, encrypt_one);
-	else
+	const struct gcm_variant *variant = gcm->variant;
+	if (variant == NULL) {
 		for (unsigned int i = 0; i < count; i++)
 			encrypt_one(gcm, &jobs[i]);
+		return;
+	}
+	const struct direction direction = {
+		.together = variant->encrypt,
+		.alone = variant->encrypt_alone,
+		.ipsec_mb = encrypt_one,
+		.longest = gcm->alone ? variant->longest_encrypted : variant->longest,
+	};
+	pass_burst(gcm, jobs, count, &direction);
 }
 
 void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
 {
-	if (gcm->variant != NULL)
-		pass_burst(gcm, jobs, count, gcm->variant->decrypt, decrypt_one);
-	else
+	const struct gcm_variant *variant = gcm->variant;
+	if (variant == NULL) {
 		for (unsigned int i = 0; i < count; i++)
 			decrypt_one(gcm, &jobs[i]);
+		return;
+	}
+	const struct direction direction = {
+		.together = variant->decrypt,
+		.alone = variant->decrypt_alone,
+		.ipsec_mb = decrypt_one,
+		.longest = gcm->alone ? variant->longest_decrypted : variant->longest,
+	};
+	pass_burst(gcm, jobs, count, &direction);
 }
 
 // ---- self-test ----
@@ -358,8 +405,14 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 		.supported = avx512_supported,
 		.together = 4,
 		.longest = GCM_OWN_POWER_BLOCKS, // there ipsec-mb is as fast
+		// There one after the other is as fast; when decrypting, a message is hashed beside
+		// its own cipher, and sooner so.
+		.longest_encrypted = 28,
+		.longest_decrypted = 12,
 		.encrypt = gcm_avx512_encrypt,
 		.decrypt = gcm_avx512_decrypt,
+		.encrypt_alone = gcm_avx512_encrypt_alone,
+		.decrypt_alone = gcm_avx512_decrypt_alone,
 		.wipe = gcm_avx512_wipe,
 	},
 	{
@@ -373,6 +426,80 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 	},
 };
 
+// ---- measurement ----
+
+// Long messages, few enough for the nearest cache. Medians of many short turns: what interrupts
+// some does not count.
+enum { MEASURED_JOBS = 8, MEASURED_LENGTH = 1408, MEASURED_TURNS = 33 };
+
+struct measurement {
+	struct gcm_key key;
+	struct gcm_job jobs[MEASURED_JOBS];
+	uint8_t nonce[GCM_SLOT_SIZE], tag[GCM_TAG_SIZE];
+	uint8_t data[MEASURED_JOBS][GCM_BLOCK_SIZE + MEASURED_LENGTH + GCM_BLOCK_SIZE];
+	uint64_t cycles[2][MEASURED_TURNS]; // of ipsec-mb and of the variant
+};
+
+static int compare_cycles(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static uint64_t median_cycles(uint64_t cycles[MEASURED_TURNS])
+{
+	qsort(cycles, MEASURED_TURNS, sizeof(cycles[0]), compare_cycles);
+	return cycles[MEASURED_TURNS / 2];
+}
+
+static uint64_t measure_turn(const struct gcm *gcm, const struct measurement *measurement)
+{
+	uint64_t begin = rte_rdtsc();
+	gcm_encrypt_burst(gcm, measurement->jobs, MEASURED_JOBS);
+	gcm_decrypt_burst(gcm, measurement->jobs, MEASURED_JOBS);
+	return rte_rdtsc() - begin;
+}
+
+bool gcm_alone_is_faster(const IMB_MGR *manager, const struct gcm_variant *variant)
+{
+	if (variant->encrypt_alone == NULL)
+		return false;
+	struct measurement *measurement =
+		aligned_alloc(64, RTE_ALIGN_CEIL(sizeof(*measurement), 64));
+	if (measurement == NULL)
+		return false;
+	memset(measurement, 0, sizeof(*measurement));
+	static const uint8_t key[GCM_KEY_SIZE] = {0};
+	gcm_key_expand(manager, &measurement->key, key);
+	for (unsigned int i = 0; i < MEASURED_JOBS; i++)
+		measurement->jobs[i] = (struct gcm_job){
+			.key = &measurement->key,
+			.nonce = measurement->nonce,
+			.aad = measurement->nonce,
+			.data = measurement->data[i] + GCM_BLOCK_SIZE,
+			.length = MEASURED_LENGTH,
+			.aad_length = 8,
+			.tag = measurement->tag,
+		};
+	for (unsigned int turn = 0; turn < MEASURED_TURNS; turn++)
+		for (unsigned int alone = 0; alone < 2; alone++) {
+			const struct gcm gcm = {manager, variant, alone == 1};
+			measurement->cycles[alone][turn] = measure_turn(&gcm, measurement);
+		}
+	bool faster = median_cycles(measurement->cycles[1]) < median_cycles(measurement->cycles[0]);
+	free(measurement);
+	return faster;
+}
+
+// Once for all workers.
+static bool choose_alone(const struct gcm *gcm)
+{
+	static enum { UNKNOWN, FASTER, SLOWER } choice = UNKNOWN;
+	if (choice == UNKNOWN)
+		choice = gcm_alone_is_faster(gcm->manager, gcm->variant) ? FASTER : SLOWER;
+	return choice == FASTER;
+}
+
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto)
 {
 	*gcm = (struct gcm){.manager = manager};
@@ -381,5 +508,6 @@ bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto)
 	for (unsigned int i = 0; i < GCM_VARIANTS && gcm->variant == NULL; i++)
 		if (gcm_variants[i].supported())
 			gcm->variant = &gcm_variants[i];
+	gcm->alone = gcm->variant != NULL && choose_alone(gcm);
 	return gcm->variant != NULL || crypto == ESP_CRYPTO_AUTO;
 }

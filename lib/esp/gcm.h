@@ -5,8 +5,9 @@
 //
 // intel-ipsec-mb enciphers one message a call, and a short one spends most of that on latency and
 // set-up. On CPUs with wide AES, short messages of a burst are therefore enciphered several at a
-// time (gcm_avx512.c: four, gcm_avx2.c: two). Long messages, and all of them elsewhere, are
-// ipsec-mb's. All give the same bytes.
+// time (gcm_avx512.c: four, gcm_avx2.c: two). Long messages, and short ones that nothing goes
+// together with, are enciphered one after the other: by gcm_avx512_alone.c where that is faster
+// than ipsec-mb, else by ipsec-mb, which also does all of them elsewhere. All give the same bytes.
 
 #pragma once
 
@@ -27,7 +28,8 @@
 // The longest message that any variant enciphers with others, in blocks: Ethernet's. Its counters
 // fit a byte.
 #define GCM_SHORT_BLOCKS 96
-// The longest that has a power for every block, and powers for its AAD and the lengths.
+// The longest that has a power for every block, and powers for its AAD and the lengths. Those of
+// five blocks, which packets of 64 bytes have, begin where a cache line does.
 #define GCM_OWN_POWER_BLOCKS 40
 #define GCM_POWERS           (GCM_OWN_POWER_BLOCKS + 2)
 #define GCM_MIX_BLOCKS       4 // how many blocks messages that go together may differ by
@@ -57,13 +59,19 @@ struct gcm_job {
 // Messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.
 typedef void (*gcm_together)(const struct gcm_job *const *jobs, unsigned int blocks);
 
-// A cipher of several short messages at once.
+// Messages of any length, one after the other.
+typedef void (*gcm_alone)(const struct gcm_job *const *jobs, unsigned int count);
+
+// A cipher of several short messages at once, and maybe one of single messages.
 struct gcm_variant {
 	const char *name; // of the vector instructions
 	bool (*supported)(void);
 	unsigned int together; // how many, at most GCM_TOGETHER_MAX
 	unsigned int longest;  // blocks; what is longer is ipsec-mb's
+	// The same where single messages are the variant's own: what is longer goes alone.
+	unsigned int longest_encrypted, longest_decrypted;
 	gcm_together encrypt, decrypt;
+	gcm_alone encrypt_alone, decrypt_alone; // NULL: there are none
 	void (*wipe)(void); // registers and stack, after the last call of a burst
 };
 
@@ -74,11 +82,16 @@ extern const struct gcm_variant gcm_variants[GCM_VARIANTS];
 struct gcm {
 	const IMB_MGR *manager;
 	const struct gcm_variant *variant; // NULL: ipsec-mb for all
+	bool alone; // single messages are the variant's, which has functions for them; else
+		    // ipsec-mb's
 };
 
 // What this CPU and `crypto` call for. `manager` is borrowed for the life of *gcm. False: the CPU
-// lacks what ESP_CRYPTO_BURST needs.
+// lacks what ESP_CRYPTO_BURST needs. The first call that chooses a variant measures whose single
+// messages are faster, the variant's or ipsec-mb's, for less than a millisecond. Control thread.
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto);
+// Whether the variant has functions for single messages, and they beat ipsec-mb here.
+bool gcm_alone_is_faster(const IMB_MGR *manager, const struct gcm_variant *variant);
 // Compares *gcm with ipsec-mb, both directions, over lengths, keys and mixtures of them; takes
 // milliseconds. False: they differ, or memory is short.
 bool gcm_self_test(const struct gcm *gcm);
@@ -95,7 +108,9 @@ void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 // Only to be called on a CPU that has what their names say, besides VAES, VPCLMULQDQ and BMI2.
 void gcm_avx512_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx512_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
-void gcm_avx512_wipe(void);
+void gcm_avx512_encrypt_alone(const struct gcm_job *const *jobs, unsigned int count);
+void gcm_avx512_decrypt_alone(const struct gcm_job *const *jobs, unsigned int count);
+void gcm_avx512_wipe(void); // after any of the four
 void gcm_avx2_encrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx2_decrypt(const struct gcm_job *const *jobs, unsigned int blocks);
 void gcm_avx2_wipe(void);

@@ -26,13 +26,13 @@
 
 #include <rte_branch_prediction.h>
 
-#include "gcm_wide.h"
+#include "gcm_avx512.h"
 
 // All loops over messages and columns are unrolled, so that their registers are registers.
 #define FOUR(message) _Pragma("GCC unroll 4") for (unsigned int message = 0; message < 4; message++)
 
 // STACK_SIZE: at least the largest frame of a shape; the build fails when one is larger.
-enum { ROW_BYTES = 4 * GCM_BLOCK_SIZE, STACK_SIZE = 2048 };
+enum { STACK_SIZE = 2048 };
 
 // The four messages.
 struct four {
@@ -40,11 +40,6 @@ struct four {
 	const uint8_t *keys[4]; // round keys
 	uint8_t *data[4];
 	const uint8_t *powers[4]; // of the first data block; they go down as the data goes on
-};
-
-// Products of blocks before their reduction, added up.
-struct sum {
-	__m512i low, middle, high;
 };
 
 // A column from four addresses.
@@ -62,18 +57,6 @@ INLINE void scatter(uint8_t *a, uint8_t *b, uint8_t *c, uint8_t *d, __m512i colu
 	_mm_storeu_si128((__m128i *)b, _mm512_extracti32x4_epi32(column, 1));
 	_mm_storeu_si128((__m128i *)c, _mm512_extracti32x4_epi32(column, 2));
 	_mm_storeu_si128((__m128i *)d, _mm512_extracti32x4_epi32(column, 3));
-}
-
-INLINE __m512i xor3(__m512i a, __m512i b, __m512i c)
-{
-	return _mm512_ternarylogic_epi64(a, b, c, 0x96);
-}
-
-// Reverses the bytes of each block: GHASH is big-endian.
-INLINE __m512i byte_order(void)
-{
-	return _mm512_broadcast_i32x4(
-		_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
 // ---- counter mode ----
@@ -95,19 +78,6 @@ INLINE __m512i row_counters(unsigned int first)
 	const __m512i steps =
 		_mm512_set_epi32(3 << 24, 0, 0, 0, 2 << 24, 0, 0, 0, 1 << 24, 0, 0, 0, 0, 0, 0, 0);
 	return _mm512_add_epi32(steps, column_counter(first));
-}
-
-INLINE __m512i round_key(const uint8_t *keys, unsigned int round)
-{
-	return _mm512_broadcast_i32x4(load16(keys + GCM_BLOCK_SIZE * round));
-}
-
-INLINE __m512i cipher_round(__m512i state, __m512i key, unsigned int round)
-{
-	if (round == 0)
-		return _mm512_xor_si512(state, key);
-	return round < ROUNDS ? _mm512_aesenc_epi128(state, key)
-			      : _mm512_aesenclast_epi128(state, key);
 }
 
 // AES of a row of each message, if `rows` is not NULL, and of some columns. `one_key`: the four
@@ -144,14 +114,6 @@ INLINE void start_rows(const struct four *four, __m512i rows[4], unsigned int ro
 
 // ---- GHASH ----
 
-INLINE void add_product(struct sum *sum, __m512i blocks, __m512i powers)
-{
-	sum->low = _mm512_xor_si512(sum->low, _mm512_clmulepi64_epi128(blocks, powers, 0x00));
-	sum->middle = xor3(sum->middle, _mm512_clmulepi64_epi128(blocks, powers, 0x01),
-		_mm512_clmulepi64_epi128(blocks, powers, 0x10));
-	sum->high = _mm512_xor_si512(sum->high, _mm512_clmulepi64_epi128(blocks, powers, 0x11));
-}
-
 // Four rows, one of each message, to the column of their lanes' sums.
 INLINE __m512i transpose(__m512i a, __m512i b, __m512i c, __m512i d)
 {
@@ -171,16 +133,6 @@ INLINE void add_rows(struct sum *column, const struct sum rows[4])
 		transpose(rows[0].middle, rows[1].middle, rows[2].middle, rows[3].middle));
 	column->high = _mm512_xor_si512(
 		column->high, transpose(rows[0].high, rows[1].high, rows[2].high, rows[3].high));
-}
-
-// Modulo x^128 + x^7 + x^2 + x + 1, reflected: twice the low 64 bits are folded upwards.
-INLINE __m512i reduce(const struct sum *sum)
-{
-	const __m512i polynomial = _mm512_set1_epi64((long long)0xc200000000000000);
-	__m512i middle = xor3(sum->middle, _mm512_shuffle_epi32(sum->low, 0x4e),
-		_mm512_clmulepi64_epi128(polynomial, sum->low, 0x00));
-	return xor3(sum->high, _mm512_shuffle_epi32(middle, 0x4e),
-		_mm512_clmulepi64_epi128(polynomial, middle, 0x00));
 }
 
 INLINE void add_aads(struct sum *sum, const struct four *four)
@@ -220,12 +172,6 @@ INLINE struct four start(const struct gcm_job *const jobs[4])
 		four.powers[i] = power(jobs[i], block_count(jobs[i]->length) + 1);
 	}
 	return four;
-}
-
-INLINE __mmask64 first_bytes(uint64_t length, uint64_t offset, uint64_t most)
-{
-	uint64_t left = length > offset ? length - offset : 0;
-	return _bzhi_u64(~UINT64_C(0), (unsigned int)(left < most ? left : most));
 }
 
 // The row at `offset`: in place, and into the sums. `whole`: all four messages reach its end.

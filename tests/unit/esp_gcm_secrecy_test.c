@@ -329,9 +329,10 @@ static void test_wipe_is_needed(void **unused)
 	struct gcm_variant careless = *variant;
 	careless.wipe = no_wipe;
 	gcm.variant = &careless;
-	for (unsigned int i = 0; i < 4; i++)
-		set_job(i, 68, KEYS);
-	pass_twice(gcm_encrypt_burst, 4, LEAVINGS);
+	unsigned int count = gcm.alone ? 1 : variant->together;
+	for (unsigned int i = 0; i < count; i++)
+		set_job(i, gcm.alone ? 1000 : 68, KEYS);
+	pass_twice(gcm_encrypt_burst, count, LEAVINGS);
 	unsigned int kept = count_kept();
 	gcm.variant = variant;
 	assert_in_range(kept, 8, STACK_BYTES);
@@ -368,6 +369,28 @@ static void test_steps(void **unused)
 	for (unsigned int i = 0; i < RTE_DIM(long_ones); i++)
 		if (gcm.variant == NULL || long_ones[i] <= gcm.variant->longest)
 			check_steps_of(long_ones[i]);
+}
+
+// A single message of each number of rows up to three steps and the last.
+static void test_steps_of_single_messages(void **unused)
+{
+	(void)unused;
+	enum { ROW = 4 * GCM_BLOCK_SIZE };
+	for (unsigned int rows = 1; rows <= 27; rows++) {
+		set_job(0, rows * ROW - 2 * GCM_BLOCK_SIZE - rows % 31, KEYS);
+		check_steps(gcm_encrypt_burst, 1);
+		check_steps(gcm_decrypt_burst, 1);
+	}
+}
+
+static void test_leavings_of_single_messages(void **unused)
+{
+	(void)unused;
+	for (uint64_t length = 0; length <= LENGTH_MAX; length += length < 1600 ? 3 : 423) {
+		set_job(0, length, 1);
+		check_leavings(gcm_encrypt_burst, 1);
+		check_leavings(gcm_decrypt_burst, 1);
+	}
 }
 
 static volatile uint32_t table[256], looked_up;
@@ -414,17 +437,20 @@ static void test_steps_tell(void **unused)
 }
 
 // `variant`: NULL for ipsec-mb.
-static int run(const char *name, const struct gcm_variant *variant)
+static int run(const char *name, const struct gcm_variant *variant, bool alone)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leavings_of_each_length),
+		cmocka_unit_test(test_leavings_of_single_messages),
 		cmocka_unit_test(test_leavings_of_mixtures),
 		cmocka_unit_test(test_leavings_of_expansion),
 		cmocka_unit_test(test_wipe_is_needed),
 		cmocka_unit_test(test_steps),
+		cmocka_unit_test(test_steps_of_single_messages),
 		cmocka_unit_test(test_steps_tell),
 	};
 	gcm.variant = variant;
+	gcm.alone = alone;
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 

@@ -115,6 +115,30 @@ static void test_every_length(void **unused)
 	}
 }
 
+// A message by itself, as what nothing goes together with; its place in memory varies.
+static void test_single_messages(void **unused)
+{
+	(void)unused;
+	for (uint64_t length = 0; length <= LENGTH_MAX; length++) {
+		set_message(0, length, length % 2 == 0 ? 12 : 8, &keys[length % KEYS], RANDOM);
+		jobs[0].data += length % (MARGIN / 2);
+		check(1, length / 2 % 2 == 0);
+	}
+}
+
+// Single messages of a burst have nothing to do with each other: each number of rows after each.
+static void test_single_messages_in_turn(void **unused)
+{
+	(void)unused;
+	enum { ROW = 4 * GCM_BLOCK_SIZE, ROWS = 28 };
+	for (unsigned int round = 0; round < 2 * ROWS * ROWS; round++) {
+		unsigned int rows[2] = {round / 2 % ROWS, round / 2 / ROWS};
+		for (unsigned int i = 0; i < 2; i++)
+			set_message(i, rows[i] * ROW + draw() % ROW, 8, &keys[i], RANDOM);
+		check(2, round % 2 == 0);
+	}
+}
+
 // Lengths that differ within those that go together, each position the shortest once, in both
 // directions, with one key and with several.
 static void test_neighbouring_lengths(void **unused)
@@ -244,6 +268,24 @@ static void test_end_of_memory(void **unused)
 		munmap(pages[i], 2 * PAGE);
 }
 
+// Nor right before the data, be it that of a single message, of which the tag is elsewhere.
+static void test_start_of_memory(void **unused)
+{
+	(void)unused;
+	enum { PAGE = 4096 };
+	uint8_t *pages =
+		mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(pages != MAP_FAILED);
+	assert_int_equal(mprotect(pages, PAGE, PROT_NONE), 0);
+	for (uint64_t length = 0; length < SHORT_MAX; length++) {
+		set_message(0, length, 8, &keys[0], RANDOM);
+		jobs[0].data = pages + PAGE;
+		gcm_encrypt_burst(&burst, jobs, 1);
+		gcm_decrypt_burst(&burst, jobs, 1);
+	}
+	munmap(pages, 2 * PAGE);
+}
+
 static void test_self_test(void **unused)
 {
 	(void)unused;
@@ -253,7 +295,13 @@ static void test_self_test(void **unused)
 	// One that encrypts where it should decrypt.
 	struct gcm_variant variant = *burst.variant;
 	variant.decrypt = variant.encrypt;
-	const struct gcm wrong = {.manager = burst.manager, .variant = &variant};
+	struct gcm wrong = burst;
+	wrong.variant = &variant;
+	assert_false(gcm_self_test(&wrong));
+	if (!burst.alone)
+		return;
+	variant = *burst.variant;
+	variant.decrypt_alone = variant.encrypt_alone;
 	assert_false(gcm_self_test(&wrong));
 }
 
@@ -267,9 +315,11 @@ static void test_choice(void **unused)
 	struct gcm gcm;
 	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_AUTO));
 	assert_ptr_equal(gcm.variant, best);
+	assert_true(!gcm.alone || best->encrypt_alone != NULL);
 	assert_int_equal(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_BURST), best != NULL);
 	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_IPSEC_MB));
 	assert_null(gcm.variant);
+	assert_false(gcm.alone);
 
 	enum esp_crypto chosen;
 	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_IPSEC_MB, &chosen), ESP_CRYPTO_FINE);
@@ -280,21 +330,53 @@ static void test_choice(void **unused)
 		best != NULL ? ESP_CRYPTO_FINE : ESP_CRYPTO_UNSUPPORTED);
 }
 
+static void pass_at_once(const struct gcm_job *const *singles, unsigned int count)
+{
+	(void)singles, (void)count;
+}
+
+static void pass_slowly(const struct gcm_job *const *singles, unsigned int count)
+{
+	for (unsigned int i = 0; i < 16; i++)
+		burst.variant->encrypt_alone(singles, count);
+}
+
+static void test_measurement(void **unused)
+{
+	(void)unused;
+	if (burst.variant == NULL)
+		return;
+	struct gcm_variant variant = *burst.variant;
+	variant.encrypt_alone = variant.decrypt_alone = NULL;
+	assert_false(gcm_alone_is_faster(burst.manager, &variant));
+	if (!burst.alone)
+		return;
+	variant.encrypt_alone = variant.decrypt_alone = pass_at_once;
+	assert_true(gcm_alone_is_faster(burst.manager, &variant));
+	variant.encrypt_alone = variant.decrypt_alone = pass_slowly;
+	assert_false(gcm_alone_is_faster(burst.manager, &variant));
+}
+
 // `variant`: NULL for ipsec-mb against itself.
-static int run(const char *name, const struct gcm_variant *variant)
+static int run(const char *name, const struct gcm_variant *variant, bool alone)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_length),
+		cmocka_unit_test(test_single_messages),
+		cmocka_unit_test(test_single_messages_in_turn),
 		cmocka_unit_test(test_neighbouring_lengths),
 		cmocka_unit_test(test_any_order),
 		cmocka_unit_test(test_mixtures),
 		cmocka_unit_test(test_aad_lengths),
 		cmocka_unit_test(test_odd_keys),
 		cmocka_unit_test(test_end_of_memory),
+		cmocka_unit_test(test_start_of_memory),
 		cmocka_unit_test(test_self_test),
 		cmocka_unit_test(test_choice),
+		cmocka_unit_test(test_measurement),
 	};
 	burst.variant = variant;
+	burst.alone = alone;
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 

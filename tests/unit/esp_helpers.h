@@ -33,17 +33,26 @@ static inline struct esp_context *test_esp_start(enum esp_crypto crypto)
 	return test_eal_start("64") == 0 ? esp_context_create(0, crypto) : NULL;
 }
 
-// Runs tests with ipsec-mb alone (NULL) and with each variant of the burst cipher that this CPU
-// has; returns how many failed.
-static inline int test_each_cipher(int (*run)(const char *name, const struct gcm_variant *variant))
+// Runs tests with ipsec-mb only (NULL) and with each variant of the burst cipher that this CPU has,
+// once with single messages left to ipsec-mb, and once with its own functions for these (`alone`);
+// returns how many failed.
+static inline int test_each_cipher(
+	int (*run)(const char *name, const struct gcm_variant *variant, bool alone))
 {
-	int failed = run("ipsec-mb", NULL);
-	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
-		if (gcm_variants[i].supported())
-			failed += run(gcm_variants[i].name, &gcm_variants[i]);
-		else
-			printf("the burst cipher with %s is not for this CPU\n",
-				gcm_variants[i].name);
+	int failed = run("ipsec-mb", NULL, false);
+	for (unsigned int i = 0; i < GCM_VARIANTS; i++) {
+		const struct gcm_variant *variant = &gcm_variants[i];
+		if (!variant->supported()) {
+			printf("the burst cipher with %s is not for this CPU\n", variant->name);
+			continue;
+		}
+		failed += run(variant->name, variant, false);
+		if (variant->encrypt_alone == NULL)
+			continue;
+		char name[64];
+		snprintf(name, sizeof(name), "%s, single messages too", variant->name);
+		failed += run(name, variant, true);
+	}
 	return failed;
 }
 

@@ -134,6 +134,8 @@ static unsigned int check_gcm(const struct gcm *gcm, struct gcm_vector *vectors,
 		check_vectors(gcm, some + i, RTE_MIN(fit - i, (unsigned int)ESP_BURST_MAX));
 	for (unsigned int i = 0; i < fit; i++) {
 		struct gcm_vector four[4] = {some[i], some[i], some[i], some[i]};
+		check_vectors(gcm, four, 1);
+		four[0] = some[i];
 		check_vectors(gcm, four, 4);
 		check_places(gcm, &some[i], other);
 	}
@@ -160,7 +162,8 @@ static void check_gcm_file(const char *name, const struct gcm_names *names, unsi
 	}
 	fclose(file);
 	assert_int_equal(count, expected);
-	struct gcm gcm = {.manager = manager, .variant = context->gcm.variant};
+	struct gcm gcm = {
+		.manager = manager, .variant = context->gcm.variant, .alone = context->gcm.alone};
 	unsigned int checked = check_gcm(&gcm, vectors, count, &other);
 	assert_int_equal(checked, gcm.variant != NULL ? expected_short : expected);
 	free_mb_mgr(manager);
@@ -280,7 +283,7 @@ static void test_scapy_packets(void **state)
 }
 
 // `variant`: NULL for ipsec-mb.
-static int run(const char *name, const struct gcm_variant *variant)
+static int run(const char *name, const struct gcm_variant *variant, bool alone)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nist_gcm),
@@ -290,6 +293,7 @@ static int run(const char *name, const struct gcm_variant *variant)
 		cmocka_unit_test(test_scapy_packets),
 	};
 	context->gcm.variant = variant;
+	context->gcm.alone = alone;
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 
