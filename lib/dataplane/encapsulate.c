@@ -126,7 +126,6 @@ static inline void find_way(struct worker *worker, struct leaving *leaving, unsi
 	struct esp_sa_out **sas = leaving->sas + at;
 	uint32_t largest = 0;
 	uint64_t bytes = 0;
-#pragma GCC unroll 4
 	for (unsigned int i = 0; i < count; i++) {
 		uint32_t size = packets[i]->pkt_len;
 		bytes += size;
@@ -169,20 +168,32 @@ static __attribute__((noinline)) void drop_refused(
 	leaving->count = good;
 }
 
+static inline void count_run(struct worker *worker, const struct run *run)
+{
+	if (unlikely(run->count == 0))
+		return;
+	struct telemetry_tunnel *counters = &worker->slot->tunnels[run->tunnel];
+	counters->out_packets += run->count;
+	counters->out_bytes += run->bytes;
+}
+
+// Tunnels often have one next hop: their runs are sent together.
 static void send_runs(struct worker *worker, const struct leaving *leaving)
 {
 	unsigned int begin = 0;
 	stage_enter(&worker->stages, STAGE_TRANSMIT, leaving->count);
-	for (unsigned int i = 0; i < leaving->run_count; i++) {
-		const struct run *run = &leaving->runs[i];
-		struct telemetry_tunnel *counters = &worker->slot->tunnels[run->tunnel];
-		if (unlikely(run->count == 0))
+	for (unsigned int i = 0; i < leaving->run_count;) {
+		const uint32_t adjacency = leaving->runs[i].adjacency;
+		unsigned int count = 0;
+		for (; i < leaving->run_count && leaving->runs[i].adjacency == adjacency; i++) {
+			count_run(worker, &leaving->runs[i]);
+			count += leaving->runs[i].count;
+		}
+		if (unlikely(count == 0))
 			continue;
-		counters->out_packets += run->count;
-		counters->out_bytes += run->bytes;
-		transmit_run(worker, run->adjacency, leaving->packets + begin,
-			leaving->tunnels + begin, run->count, TRANSMIT_ESP);
-		begin += run->count;
+		transmit_run(worker, adjacency, leaving->packets + begin, leaving->tunnels + begin,
+			count, TRANSMIT_ESP);
+		begin += count;
 	}
 }
 
