@@ -127,26 +127,30 @@ static inline void write_ethernet(struct rte_mbuf *packet, const struct next_hop
 	packet->data_len = (uint16_t)packet->pkt_len; // one segment
 }
 
-static inline bool all_fit(
+// Gives packets their Ethernet headers, up to the first one that does not fit; returns which that
+// is.
+static inline unsigned int write_headers(
 	const struct next_hop *hop, struct rte_mbuf *const *packets, unsigned int count)
 {
-	for (unsigned int i = 0; i < count; i++)
-		if (unlikely(!fits(hop, packets[i])))
-			return false;
-	return true;
+	unsigned int i;
+	for (i = 0; i < count && likely(fits(hop, packets[i])); i++)
+		write_ethernet(packets[i], hop);
+	return i;
 }
 
-// Refuses the packets that do not fit and closes the gaps; returns how many are left.
+// The same from packet `begin` on, but refuses those that do not fit and closes the gaps; returns
+// how many are left of all.
 static __attribute__((noinline)) unsigned int refuse_some(struct worker *worker,
 	const struct next_hop *hop, uint32_t adjacency, struct rte_mbuf **packets,
-	uint32_t *tunnels, unsigned int count, enum transmit_content content)
+	uint32_t *tunnels, unsigned int begin, unsigned int count, enum transmit_content content)
 {
-	unsigned int left = 0;
-	for (unsigned int i = 0; i < count; i++) {
+	unsigned int left = begin;
+	for (unsigned int i = begin; i < count; i++) {
 		if (!fits(hop, packets[i])) {
 			refuse(worker, packets[i], hop, adjacency, tunnels[i], content);
 			continue;
 		}
+		write_ethernet(packets[i], hop);
 		packets[left] = packets[i];
 		tunnels[left++] = tunnels[i];
 	}
@@ -157,10 +161,10 @@ void transmit_run(struct worker *worker, uint32_t adjacency, struct rte_mbuf **p
 	uint32_t *tunnels, unsigned int count, enum transmit_content content)
 {
 	const struct next_hop hop = read_next_hop(worker, adjacency, content);
-	if (unlikely(!all_fit(&hop, packets, count)))
-		count = refuse_some(worker, &hop, adjacency, packets, tunnels, count, content);
-	for (unsigned int i = 0; i < count; i++)
-		write_ethernet(packets[i], &hop);
+	unsigned int fitting = write_headers(&hop, packets, count);
+	if (unlikely(fitting != count))
+		count = refuse_some(
+			worker, &hop, adjacency, packets, tunnels, fitting, count, content);
 	if (unlikely(hop.port->tags_size != 0))
 		for (unsigned int i = 0; i < count; i++)
 			vlan_add(hop.port, packets[i]);

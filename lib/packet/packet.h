@@ -236,7 +236,7 @@ static inline enum drop_reason packet_ip_check(
 // False, and nothing changed, when it is 0 or 1.
 static inline bool packet_ip_decrement_ttl(uint8_t *data)
 {
-	if (likely(data[0] >> 4 == 4)) {
+	if (likely(data[0] == RTE_IPV4_VHL_DEF) || data[0] >> 4 == 4) {
 		uint8_t *field = data + offsetof(struct rte_ipv4_hdr, time_to_live);
 		uint32_t word; // TTL, protocol and checksum, read and written as one
 		memcpy(&word, field, sizeof(word));
