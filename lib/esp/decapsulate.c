@@ -15,15 +15,6 @@
 
 #define RUNT_SIZE (ESP_HEADER_SIZE + ESP_IV_SIZE + 2 + ESP_ICV_SIZE)
 
-static inline unsigned int end_of_run(
-	struct esp_sa_in *const *sas, unsigned int begin, unsigned int count)
-{
-	unsigned int end = begin + 1;
-	while (end < count && sas[end] == sas[begin])
-		end++;
-	return end;
-}
-
 // What the packets of a run have in common.
 struct common {
 	const struct replay_window *window;

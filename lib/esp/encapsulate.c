@@ -339,15 +339,6 @@ static inline uint64_t check_rooms(
 	return without;
 }
 
-static inline unsigned int end_of_run(
-	struct esp_sa_out *const *sas, unsigned int begin, unsigned int count)
-{
-	unsigned int end = begin + 1;
-	while (end < count && sas[end] == sas[begin])
-		end++;
-	return end;
-}
-
 // The next header is the last byte of the trailer.
 static __attribute__((noinline)) void mark_dummies(
 	const struct esp_context *context, unsigned int jobs)

@@ -95,17 +95,31 @@ struct esp_context {
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
 };
 
-// Whether a burst's packets, of which there is one at least, are all of one SA: `sas` is an array
-// of `count` pointers to SAs. Without a branch for each, so that it takes several a step.
+// Bursts whose packets have SAs: `sas` is an array of `count` pointers to SAs of either kind.
+static inline uintptr_t sa_address(const void *sas, unsigned int index)
+{
+	uintptr_t address;
+	memcpy(&address, (const uint8_t *)sas + index * sizeof(address), sizeof(address));
+	return address;
+}
+
+// Whether all have one SA; there is one packet at least. Without a branch for each, so that the
+// compiler takes several a step.
 static inline bool is_one_sa(const void *sas, unsigned int count)
 {
-	uintptr_t first, sa, differences = 0;
-	memcpy(&first, sas, sizeof(first));
-	for (unsigned int i = 0; i < count; i++) {
-		memcpy(&sa, (const uint8_t *)sas + i * sizeof(sa), sizeof(sa));
-		differences |= sa ^ first;
-	}
+	uintptr_t first = sa_address(sas, 0), differences = 0;
+	for (unsigned int i = 0; i < count; i++)
+		differences |= sa_address(sas, i) ^ first;
 	return differences == 0;
+}
+
+// The first packet behind `begin` that has another SA, or `count`.
+static inline unsigned int end_of_run(const void *sas, unsigned int begin, unsigned int count)
+{
+	unsigned int end = begin + 1;
+	while (end < count && sa_address(sas, end) == sa_address(sas, begin))
+		end++;
+	return end;
 }
 
 // cipher.c: the first `jobs` of context->jobs, in place.
