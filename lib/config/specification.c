@@ -259,7 +259,9 @@ static const struct setting worker_rows[] = {
 		.fallback = "auto",
 		.meaning = "How AES-256-GCM is computed. `burst`: short packets several at a "
 			   "time, which needs a CPU with VAES, VPCLMULQDQ and AVX-512 or AVX2; "
-			   "`ipsec-mb`: each by itself; `auto`: `burst` where the CPU can."},
+			   "others each by itself, by whichever is measured to be faster at start, "
+			   "code of espgw's own (AVX-512 only) or ipsec-mb; `ipsec-mb`: each by "
+			   "itself, by ipsec-mb; `auto`: `burst` where the CPU can."},
 	{.name = "share",
 		.type = SETTING_CHOICE,
 		AT(struct config, share),

@@ -137,7 +137,8 @@ static void add_devices(struct arguments *arguments, const struct config *config
 int dataplane_eal_start(const struct config *config, struct dataplane_error *error)
 {
 	static const char *const levels[] = {"error", "error", "warning", "info"};
-	static struct arguments arguments; // EAL keeps pointers to the strings
+	// EAL keeps pointers to the strings, and overwrites one in the array that it is given.
+	static struct arguments arguments, given;
 	add(&arguments, "espgw");
 	add_lcores(&arguments, config);
 	add(&arguments, "--file-prefix=espgw-%s", config->gateway.name);
@@ -149,7 +150,8 @@ int dataplane_eal_start(const struct config *config, struct dataplane_error *err
 		add(&arguments, "%u", config->gateway.memory_mb);
 	}
 	add_devices(&arguments, config);
-	if (rte_eal_init(arguments.count, arguments.list) >= 0)
+	given = arguments;
+	if (rte_eal_init(given.count, given.list) >= 0)
 		return 0;
 	const char *hint =
 		config->gateway.hugepages
