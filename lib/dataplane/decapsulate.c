@@ -49,7 +49,14 @@ static unsigned int find_sas(struct worker *worker, struct rte_mbuf **packets,
 	struct outer_headers *outer, struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
 	struct tunnel_table *table = worker->dataplane->tunnels;
-	if (likely(tunnel_lookup_spis(table, outer->spis, sas, tunnels, count) == 0))
+	const bool one = are_equal(outer->spis, count);
+	unsigned int unknown =
+		tunnel_lookup_spis(table, outer->spis, sas, tunnels, one ? 1 : count);
+	for (unsigned int i = 1; one && i < count; i++) {
+		sas[i] = sas[0];
+		tunnels[i] = tunnels[0];
+	}
+	if (likely(unknown == 0))
 		return count;
 	return refuse_unknown(worker, packets, outer, sas, tunnels, count);
 }

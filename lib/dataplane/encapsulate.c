@@ -168,15 +168,6 @@ static __attribute__((noinline)) void drop_refused(
 	leaving->count = good;
 }
 
-static inline void count_run(struct worker *worker, const struct run *run)
-{
-	if (unlikely(run->count == 0))
-		return;
-	struct telemetry_tunnel *counters = &worker->slot->tunnels[run->tunnel];
-	counters->out_packets += run->count;
-	counters->out_bytes += run->bytes;
-}
-
 // Tunnels often have one next hop: their runs are sent together.
 static void send_runs(struct worker *worker, const struct leaving *leaving)
 {
@@ -186,8 +177,10 @@ static void send_runs(struct worker *worker, const struct leaving *leaving)
 		const uint32_t adjacency = leaving->runs[i].adjacency;
 		unsigned int count = 0;
 		for (; i < leaving->run_count && leaving->runs[i].adjacency == adjacency; i++) {
-			count_run(worker, &leaving->runs[i]);
-			count += leaving->runs[i].count;
+			const struct run *run = &leaving->runs[i];
+			worker->slot->tunnels[run->tunnel].out_packets += run->count;
+			worker->slot->tunnels[run->tunnel].out_bytes += run->bytes;
+			count += run->count;
 		}
 		if (unlikely(count == 0))
 			continue;

@@ -144,7 +144,7 @@ static void send_gathered(struct worker *worker, struct forwarding *forwarding)
 		transmit_burst(worker, ports->packets, ports->to, ports->arrived, ports->count);
 }
 
-// What came in at an inside port and does not go into the one tunnel of its prefix, or not alive.
+// What came in at an inside port and does not go into the one tunnel of its prefix.
 static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *worker,
 	const struct port *port, struct forwarding *forwarding, struct rte_mbuf *packet,
 	struct route_target target)
@@ -177,25 +177,19 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 {
 	struct route_target targets[BURST_MAX];
 	struct forwarding forwarding;
-	struct gathered *tunnels = &forwarding.tunnels;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 	forwarding.syn = destinations->syn;
 
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
-	unsigned int gathered = 0; // tunnels->count, in a register
 	for (unsigned int i = 0; i < count; i++) {
-		if (likely(targets[i].kind == ROUTE_TUNNEL) &&
-			likely(packet_ip_decrement_ttl(rte_pktmbuf_mtod(packets[i], uint8_t *)))) {
-			tunnels->to[gathered] = targets[i].index;
-			tunnels->packets[gathered++] = packets[i];
-			continue;
-		}
-		tunnels->count = gathered;
-		forward_inside_elsewhere(worker, port, &forwarding, packets[i], targets[i]);
-		gathered = tunnels->count;
+		struct route_target target = targets[i];
+		if (likely(target.kind == ROUTE_TUNNEL))
+			forward_to_tunnel(
+				worker, &forwarding.tunnels, packets[i], target.index, NO_TUNNEL);
+		else
+			forward_inside_elsewhere(worker, port, &forwarding, packets[i], target);
 	}
-	tunnels->count = gathered;
 	send_gathered(worker, &forwarding);
 }
 
@@ -212,24 +206,12 @@ static bool is_multicast(const struct rte_mbuf *packet)
 	return packet_address_is_multicast(&destination);
 }
 
-// No tunnel leads to the source, so the far side can't be its way: unless it is of a health check.
-static void refuse_source(struct worker *worker, struct rte_mbuf *packet,
-	struct route_target source, struct route_target target, uint32_t arrived)
-{
-	if (!probe_take(worker, packet, source, target, arrived))
-		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
-}
-
-// What came by a tunnel and does not go to the one next hop of its prefix, or not alive. A tunnel
-// may take everything: what is of link scope is the host's all the same.
+// What came by a tunnel and does not go to the one next hop of its prefix. A tunnel may take
+// everything: what is of link scope is the host's all the same.
 static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
 	struct forwarding *forwarding, struct rte_mbuf *packet, struct route_target source,
 	struct route_target target, uint32_t arrived)
 {
-	if (!is_tunnel(source)) {
-		refuse_source(worker, packet, source, target, arrived);
-		return;
-	}
 	target = target_of_flow(worker, packet, target);
 	switch (target.kind) {
 	case ROUTE_ADJACENCY:
@@ -263,34 +245,37 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 	}
 }
 
+// No tunnel leads to the source, so the far side can't be its way: unless it is of a health check.
+static __attribute__((noinline)) void refuse_source(struct worker *worker, struct rte_mbuf *packet,
+	struct route_target source, struct route_target target, uint32_t arrived)
+{
+	if (!probe_take(worker, packet, source, target, arrived))
+		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
+}
+
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
 	unsigned int count)
 {
 	struct route_target sources[BURST_MAX], targets[BURST_MAX];
 	struct forwarding forwarding;
-	struct gathered *ports = &forwarding.ports;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
 
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	forwarding.syn = look_up_both(worker->dataplane->routes, packets, sources, targets, count);
 	if (unlikely(forwarding.syn != 0))
 		mss_clamp(worker, packets, tunnels, count);
-	unsigned int gathered = 0; // ports->count, in a register
 	for (unsigned int i = 0; i < count; i++) {
+		struct route_target target = targets[i];
 		// Any tunnel will do: the far side may answer by another one than we send by.
-		if (likely(is_tunnel(sources[i])) && likely(targets[i].kind == ROUTE_ADJACENCY) &&
-			likely(packet_ip_decrement_ttl(rte_pktmbuf_mtod(packets[i], uint8_t *)))) {
-			ports->to[gathered] = targets[i].index;
-			ports->arrived[gathered] = tunnels[i];
-			ports->packets[gathered++] = packets[i];
-			continue;
-		}
-		ports->count = gathered;
-		forward_decapsulated_elsewhere(
-			worker, &forwarding, packets[i], sources[i], targets[i], tunnels[i]);
-		gathered = ports->count;
+		if (unlikely(!is_tunnel(sources[i])))
+			refuse_source(worker, packets[i], sources[i], target, tunnels[i]);
+		else if (likely(target.kind == ROUTE_ADJACENCY))
+			forward_to_port(
+				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
+		else
+			forward_decapsulated_elsewhere(
+				worker, &forwarding, packets[i], sources[i], target, tunnels[i]);
 	}
-	ports->count = gathered;
 	send_gathered(worker, &forwarding);
 }
 

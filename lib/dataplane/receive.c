@@ -319,23 +319,9 @@ static __attribute__((noinline)) void sort_any(struct worker *worker, const stru
 	}
 }
 
-// What plain frames of a port have, read once for a burst.
-struct plain {
-	uint64_t mac; // the port's own in the upper six bytes
-	uint32_t own; // its first IPv4 address, network order
-	unsigned int own_count;
-	bool is_outside;
-};
-
-static inline struct plain read_plain(const struct port *port)
-{
-	return (struct plain){
-		port->mac_word << 16, port->own4[0], port->own4_count, port->is_outside};
-}
-
 // Whether the frame is to the port's MAC and of IPv4 without options: three words of it tell.
 static __rte_always_inline bool is_plain_ipv4(
-	const struct plain *plain, const struct rte_mbuf *packet, const uint8_t *ethernet)
+	const struct port *port, const struct rte_mbuf *packet, const uint8_t *ethernet)
 {
 	uint64_t destination; // and two bytes of the source
 	uint32_t type;        // EtherType, version and IHL, type of service
@@ -344,7 +330,7 @@ static __rte_always_inline bool is_plain_ipv4(
 		return false;
 	memcpy(&destination, ethernet, sizeof(destination));
 	memcpy(&type, ethernet + offsetof(struct rte_ether_hdr, ether_type), sizeof(type));
-	return likely(destination << 16 == plain->mac) &&
+	return likely((destination ^ port->mac_word) << 16 == 0) &&
 	       likely((type & 0xffffff) ==
 		       (RTE_BE16(RTE_ETHER_TYPE_IPV4) | RTE_IPV4_VHL_DEF << 16));
 }
@@ -378,21 +364,21 @@ static __rte_always_inline bool sort_plain_esp(struct sorted *sorted, struct rte
 // Takes what nearly all frames are: a whole IPv4 packet without options to the port's MAC, between
 // hosts, that is cleartext to forward or ESP. False: sort_any has to, which comes to the same for
 // these.
-static __rte_always_inline bool sort_plain(const struct port *port, const struct plain *plain,
-	struct rte_mbuf *packet, struct sorted *sorted)
+static __rte_always_inline bool sort_plain(
+	const struct port *port, struct rte_mbuf *packet, struct sorted *sorted)
 {
 	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
 	const uint8_t *ip = ethernet + ETHERNET_SIZE;
 	uint32_t size;
-	if (unlikely(!is_plain_ipv4(plain, packet, ethernet)) ||
+	if (unlikely(!is_plain_ipv4(port, packet, ethernet)) ||
 		unlikely(!packet_ipv4_is_plain(
 			ip, packet->data_len - ETHERNET_SIZE, must_verify_checksum(packet), &size)))
 		return false;
 	uint32_t address = ((const struct rte_ipv4_hdr *)ip)->dst_addr;
-	if (address == plain->own ||
-		(unlikely(plain->own_count > 1) && is_own_address4(port, address)))
-		return sort_plain_esp(sorted, packet, ip, size, plain->is_outside);
-	if (unlikely(plain->is_outside))
+	if (address == port->own4[0] || // there is one, nearly always
+		(unlikely(port->own4_count > 1) && is_own_address4(port, address)))
+		return sort_plain_esp(sorted, packet, ip, size, port->is_outside);
+	if (unlikely(port->is_outside))
 		return false;
 	destinations_add_plain(&sorted->destinations, sorted->forward_count, ip);
 	add_forward(sorted, packet, size);
@@ -402,7 +388,6 @@ static __rte_always_inline bool sort_plain(const struct port *port, const struct
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count)
 {
-	const struct plain plain = read_plain(port);
 	struct sorted sorted;
 	uint64_t bytes = 0;
 
@@ -426,7 +411,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 		count = vlan_strip_burst(worker, port, packets, count);
 	for (unsigned int i = 0; i < count; i++) {
 		bytes += packets[i]->pkt_len;
-		if (unlikely(!sort_plain(port, &plain, packets[i], &sorted)))
+		if (unlikely(!sort_plain(port, packets[i], &sorted)))
 			sort_any(worker, port, packets[i], &sorted);
 	}
 	worker->source->received += count;

@@ -299,19 +299,22 @@ static __attribute__((noinline)) uint64_t refuse_unselected(const struct selecto
 	return bytes;
 }
 
-// Moves the window, then takes out the inner packets, of a run whose numbers are `sequences`.
-// Packets that were refused stand in the run without effect. Returns how many are refused now; *top
-// is that of the window before.
-static inline unsigned int finish_run(struct esp_sa_in *sa, struct esp_counters *counters,
-	struct rte_mbuf *const *packets, const uint64_t *sequences, const uint8_t *traffic_classes,
-	uint8_t *drops, unsigned int count, uint64_t now, uint64_t *top)
+// Moves the window, then takes out the inner packets. Packets that were refused stand in the run
+// without effect. Returns how many are refused now.
+static inline unsigned int finish_run(struct esp_context *context, struct rte_mbuf *const *packets,
+	struct esp_sa_in *sa, unsigned int begin, unsigned int end, const uint8_t *traffic_classes,
+	uint64_t now, uint8_t *drops)
 {
-	*top = replay_commit(&sa->window, sequences, drops, count);
-	uint64_t bytes = extract_inners(packets, traffic_classes, drops, count);
+	const unsigned int count = end - begin;
+	packets += begin;
+	drops += begin;
+	context->tops[begin] = replay_commit(&sa->window, &context->sequences[begin], drops, count);
+	uint64_t bytes = extract_inners(packets, traffic_classes + begin, drops, count);
 	if (unlikely(sa->selective))
 		bytes -= refuse_unselected(sa->selectors, packets, drops, count);
 	unsigned int refused = count_refused(drops, count);
 	if (likely(refused != count)) {
+		struct esp_counters *counters = &sa->counters[context->worker];
 		counters->packets += count - refused;
 		counters->bytes += bytes;
 		counters->last_use = now;
@@ -323,7 +326,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count)
 {
-	const bool one = likely(is_one_sa(sas, count));
+	const bool one = is_one_sa(sas, count);
 	unsigned int jobs = 0, refused = 0;
 	memset(drops, DROP_NONE, count);
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
@@ -335,9 +338,8 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	uint64_t now = rte_rdtsc();
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = one ? count : end_of_run(sas, begin, count);
-		refused += finish_run(sas[begin], &sas[begin]->counters[context->worker],
-			packets + begin, context->sequences + begin, traffic_classes + begin,
-			drops + begin, end - begin, now, &context->tops[begin]);
+		refused += finish_run(
+			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
 	}
 	return refused;
 }

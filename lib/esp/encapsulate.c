@@ -351,7 +351,7 @@ unsigned int esp_encapsulate(struct esp_context *context, struct rte_mbuf *const
 	struct esp_sa_out *const *sas, uint8_t *drops, unsigned int count)
 {
 	uint64_t udp6 = 0, without = check_rooms(packets, drops, count), now = rte_rdtsc();
-	const bool one = likely(is_one_sa(sas, count));
+	const bool one = is_one_sa(sas, count);
 	unsigned int jobs = 0;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = one ? count : end_of_run(sas, begin, count);

@@ -129,47 +129,22 @@ static inline const struct spi_slot *find(const struct spi_table *table, uint32_
 	return seen == spi ? slot : NULL;
 }
 
-// False, and no SA: nothing has this SPI.
-static inline bool look_up(
-	const struct spi_table *table, uint32_t spi_be, struct esp_sa_in **sa, uint32_t *tunnel)
-{
-	uint32_t spi = rte_be_to_cpu_32(spi_be);
-	// What is no SPI could match a slot's state.
-	const struct spi_slot *slot = likely(spi >= ESP_SPI_MIN) ? find(table, spi) : NULL;
-	if (unlikely(slot == NULL)) {
-		*sa = NULL;
-		*tunnel = 0;
-		return false;
-	}
-	*sa = atomic_load_explicit(&slot->sa, memory_order_relaxed);
-	*tunnel = atomic_load_explicit(&slot->tunnel, memory_order_relaxed);
-	return true;
-}
-
-// Without a branch for each, so that it takes four a step.
-static inline bool is_one_spi(const uint32_t *spis, unsigned int count)
-{
-	uint32_t differences = 0;
-	for (unsigned int i = 0; i < count; i++)
-		differences |= spis[i] ^ spis[0];
-	return differences == 0;
-}
-
 unsigned int spi_table_lookup(const struct spi_table *table, const uint32_t *spis,
 	struct esp_sa_in **sas, uint32_t *tunnels, unsigned int count)
 {
-	struct esp_sa_in *sa;
-	uint32_t tunnel;
 	unsigned int unknown = 0;
-	if (is_one_spi(spis, count)) {
-		bool known = look_up(table, spis[0], &sa, &tunnel);
-		for (unsigned int i = 0; i < count; i++)
-			sas[i] = sa;
-		for (unsigned int i = 0; i < count; i++)
-			tunnels[i] = tunnel;
-		return known ? 0 : count;
+	for (unsigned int i = 0; i < count; i++) {
+		uint32_t spi = rte_be_to_cpu_32(spis[i]);
+		// What is no SPI could match a slot's state.
+		const struct spi_slot *slot = likely(spi >= ESP_SPI_MIN) ? find(table, spi) : NULL;
+		if (unlikely(slot == NULL)) {
+			sas[i] = NULL;
+			tunnels[i] = 0;
+			unknown++;
+			continue;
+		}
+		sas[i] = atomic_load_explicit(&slot->sa, memory_order_relaxed);
+		tunnels[i] = atomic_load_explicit(&slot->tunnel, memory_order_relaxed);
 	}
-	for (unsigned int i = 0; i < count; i++)
-		unknown += !look_up(table, spis[i], &sas[i], &tunnels[i]);
 	return unknown;
 }
