@@ -59,7 +59,7 @@ struct gcm_job {
 // Messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.
 typedef void (*gcm_together)(const struct gcm_job *const *jobs, unsigned int blocks);
 
-// Messages of any length, one after the other.
+// One or more messages of any length, one after the other.
 typedef void (*gcm_alone)(const struct gcm_job *const *jobs, unsigned int count);
 
 // A cipher of several short messages at once, and maybe one of single messages.

@@ -15,8 +15,8 @@
 //
 // Steps of eight rows, and a last one of up to ten, keep the AES units busy. These are what bounds
 // Intel's cores, and the multiplier (GHASH) AMD's. Both work at a time: beside the rounds of a
-// step's rows a step's ciphertext is hashed, its own when decrypting, else that of the step before.
-// There is one reduction a step.
+// step's rows a step's ciphertext is hashed, its own when decrypting, else that of the step before,
+// which may be the last of the message before. There is one reduction a step.
 //
 // Nothing branches on or addresses by data or keys, only by lengths.
 
@@ -27,6 +27,7 @@
 // LAST_ROWS: so many that its blocks and the lengths have powers of their own.
 enum { STEP_ROWS = 8, STEP_BLOCKS = 4 * STEP_ROWS, STEP_BYTES = STEP_ROWS * ROW_BYTES };
 enum { LAST_ROWS = 10, LAST_BYTES = LAST_ROWS * ROW_BYTES };
+enum { HASHED_ROWS = LAST_ROWS + 1 };     // the lengths may have one of their own
 enum { HEAD_BYTES = 2 * GCM_BLOCK_SIZE }; // what precedes the data in the first row
 _Static_assert(4 * LAST_ROWS + 1 <= GCM_POWERS, "the last step's powers");
 
@@ -39,14 +40,36 @@ struct message {
 	uint8_t *data; // of the step; the first row's begins with HEAD_BYTES that are none
 	uint64_t left; // bytes from there
 	unsigned int counter;
-	__m512i nonce;             // with counters 0 to 3, under the first round key
-	__m512i hash;              // of what precedes the blocks, in the first lane; else zero
-	__m512i blocks[LAST_ROWS]; // ciphertext that is to be hashed, reversed
+	__m512i nonce; // with counters 0 to 3, under the first round key
+};
+
+// What of a message is to be hashed next: a step's blocks, with what goes before and behind them.
+struct hashing {
+	const struct gcm_job *job;   // NULL: nothing is
+	struct sum before;           // products of the steps before
+	__m512i blocks[HASHED_ROWS]; // reversed
+	unsigned int rows;
+	const uint8_t *powers; // of the first row
 	__m128i tag_mask;
 };
 
 // Where in its message a step is.
 enum place { ONLY, FIRST, MIDDLE, LAST };
+
+INLINE bool is_first(enum place place)
+{
+	return place == ONLY || place == FIRST;
+}
+
+INLINE bool is_last(enum place place)
+{
+	return place == ONLY || place == LAST;
+}
+
+INLINE struct sum no_sum(void)
+{
+	return (struct sum){_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+}
 
 // ---- counter mode ----
 
@@ -86,14 +109,10 @@ INLINE __m512i reverse(__m512i blocks)
 	return _mm512_shuffle_epi8(blocks, byte_order());
 }
 
-INLINE void add_row(
-	struct sum *sum, const struct message *message, unsigned int row, const uint8_t *powers)
+INLINE void add_row(struct sum *sum, const struct hashing *hashing, unsigned int row)
 {
-	__m512i blocks = message->blocks[row];
-	// The first goes last, because the hash of what precedes it comes late.
-	if (row == 0)
-		blocks = _mm512_xor_si512(blocks, message->hash);
-	add_product(sum, blocks, _mm512_loadu_si512(powers + (size_t)row * ROW_BYTES));
+	add_product(sum, hashing->blocks[row],
+		_mm512_loadu_si512(hashing->powers + (size_t)row * ROW_BYTES));
 }
 
 // The lanes' sum, in the first lane; the others are zero.
@@ -105,11 +124,11 @@ INLINE __m512i add_lanes(__m512i row)
 		_mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
 
-// The hash as struct message has it.
-INLINE __m512i reduce_lanes(const struct sum *sum)
+// To the first block.
+INLINE void add_before(struct hashing *hashing)
 {
-	struct sum lane = {add_lanes(sum->low), add_lanes(sum->middle), add_lanes(sum->high)};
-	return reduce(&lane);
+	hashing->blocks[0] =
+		_mm512_xor_si512(hashing->blocks[0], add_lanes(reduce(&hashing->before)));
 }
 
 // The AAD at its place, reversed; else zero.
@@ -120,35 +139,72 @@ INLINE __m512i place_aad(const struct gcm_job *job)
 		mask, _mm512_broadcast_i32x4(load16(job->aad)), byte_order());
 }
 
+INLINE __m512i length_bits(const struct gcm_job *job)
+{
+	return _mm512_slli_epi64(_mm512_broadcast_i32x4(load16(&job->length)), 3);
+}
+
+// Besides a step's blocks the AAD is hashed, before them, and the lengths, behind.
+INLINE void place_others(struct hashing *hashing, const struct message *message, unsigned int count,
+	enum place place)
+{
+	const struct gcm_job *job = message->job;
+	if (is_first(place)) {
+		hashing->before = no_sum();
+		hashing->blocks[0] = _mm512_or_si512(hashing->blocks[0], place_aad(job));
+	}
+	hashing->rows = count;
+	hashing->powers = power(job, STEP_BLOCKS);
+	if (!is_last(place))
+		return;
+	uint64_t blocks = block_count(message->left);
+	hashing->powers = power(job, blocks + 1);
+	__mmask8 behind = (__mmask8)(3u << 2 * (blocks % 4));
+	if (blocks % 4 != 0)
+		hashing->blocks[count - 1] =
+			_mm512_mask_mov_epi64(hashing->blocks[count - 1], behind, length_bits(job));
+	else
+		hashing->blocks[hashing->rows++] = _mm512_maskz_mov_epi64(behind, length_bits(job));
+}
+
+INLINE void write_tag(const struct hashing *hashing, const struct sum *sum)
+{
+	__m128i tag = _mm512_castsi512_si128(reverse(add_lanes(reduce(sum))));
+	_mm_storeu_si128((__m128i *)hashing->job->tag, _mm_xor_si128(tag, hashing->tag_mask));
+}
+
 // ---- steps ----
 
-// AES of `count` rows, and beside it the hash of `hashed` rows of blocks.
-INLINE void cipher(const struct message *message, __m512i *rows, unsigned int count,
-	unsigned int hashed, const uint8_t *powers, struct sum *sum)
+// What is hashed beside a step: at least and at most so many rows, and maybe what is before them.
+struct beside {
+	unsigned int least, most;
+	bool before;
+};
+
+// AES of `count` rows. Returns the products of what is hashed beside it.
+INLINE struct sum cipher(const struct message *message, __m512i *rows, unsigned int count,
+	struct hashing *hashing, struct beside beside)
 {
 	const uint8_t *keys = message->job->key->schedule.expanded_keys;
+	struct sum sum = no_sum();
+	// The compiler must not take hashing that many steps have in common out of them: it would
+	// not be beside their cipher any more.
+	__asm__ volatile("" : "+r"(hashing->powers));
 	_Pragma("GCC unroll 15") for (unsigned int round = 1; round <= ROUNDS; round++)
 	{
 		__m512i key = round_key(keys, round);
 		EACH(i, count)
 		rows[i] = cipher_round(rows[i], key, round);
+		if (beside.before && round == 4)
+			add_before(hashing);
 		// Rows 1 to 7 are spread evenly, the few others go between.
 		unsigned int row = round % 2 == 1 ? 1 + round / 2 : STEP_ROWS - 1 + round / 2;
-		if (row < hashed)
-			add_row(sum, message, row, powers);
+		if (row < beside.least || (row < beside.most && row < hashing->rows))
+			add_row(&sum, hashing, row);
 	}
-	if (hashed != 0)
-		add_row(sum, message, 0, powers);
-}
-
-INLINE bool is_first(enum place place)
-{
-	return place == ONLY || place == FIRST;
-}
-
-INLINE bool is_last(enum place place)
-{
-	return place == ONLY || place == LAST;
+	if (beside.most != 0)
+		add_row(&sum, hashing, 0);
+	return sum;
 }
 
 // The bytes of a row that are data.
@@ -163,16 +219,17 @@ INLINE __mmask64 row_mask(
 	return mask;
 }
 
-INLINE void load_blocks(struct message *message, unsigned int count, enum place place)
+INLINE void load_blocks(struct hashing *hashing, const struct message *message, unsigned int count,
+	enum place place)
 {
 	EACH(i, count)
-	message->blocks[i] = reverse(_mm512_maskz_loadu_epi8(
+	hashing->blocks[i] = reverse(_mm512_maskz_loadu_epi8(
 		row_mask(message, i, count, place), message->data + (size_t)i * ROW_BYTES));
 }
 
 // In place. When encrypting, what is to be hashed is there only then.
-INLINE void pass_rows(struct message *message, const __m512i *rows, unsigned int count,
-	enum place place, bool encrypt)
+INLINE void pass_rows(struct hashing *hashing, const struct message *message, const __m512i *rows,
+	unsigned int count, enum place place, bool encrypt)
 {
 	EACH(i, count)
 	{
@@ -181,101 +238,83 @@ INLINE void pass_rows(struct message *message, const __m512i *rows, unsigned int
 		__m512i out = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, data), rows[i]);
 		_mm512_mask_storeu_epi8(data, mask, out);
 		if (encrypt)
-			message->blocks[i] = reverse(_mm512_maskz_mov_epi8(mask, out));
+			hashing->blocks[i] = reverse(_mm512_maskz_mov_epi8(mask, out));
 	}
 }
 
-INLINE __m512i length_bits(const struct message *message)
+INLINE void begin_tag(struct hashing *hashing, const struct message *message, __m512i first_row)
 {
-	return _mm512_slli_epi64(_mm512_broadcast_i32x4(load16(&message->job->length)), 3);
+	hashing->job = message->job;
+	hashing->tag_mask = _mm512_extracti32x4_epi32(first_row, 1);
 }
 
-// What is hashed besides data: the AAD before it, and the lengths behind the last block, unless
-// that was a row's last.
-INLINE void place_others(struct message *message, unsigned int count, enum place place)
-{
-	if (is_first(place))
-		message->blocks[0] = _mm512_or_si512(message->blocks[0], place_aad(message->job));
-	if (!is_last(place))
-		return;
-	uint64_t lane = block_count(message->left) - 4 * (count - 1);
-	message->blocks[count - 1] = _mm512_mask_mov_epi64(
-		message->blocks[count - 1], (__mmask8)(3u << 2 * lane), length_bits(message));
-}
-
-// `sum`: of the last rows.
-INLINE void write_tag(const struct message *message, struct sum *sum)
-{
-	const struct gcm_job *job = message->job;
-	if (block_count(message->left) % 4 == 0)
-		add_product(sum, _mm512_maskz_mov_epi64(3, length_bits(message)),
-			_mm512_loadu_si512(power(job, 1)));
-	__m128i tag = _mm512_castsi512_si128(reverse(reduce_lanes(sum)));
-	_mm_storeu_si128((__m128i *)job->tag, _mm_xor_si128(tag, message->tag_mask));
-}
-
-// The ciphertext of a step is hashed beside the next step's cipher.
-INLINE struct sum encrypt_rows(
-	struct message *message, __m512i *rows, unsigned int count, enum place place)
-{
-	const struct sum zero = {
-		_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-	struct sum sum = zero;
-	cipher(message, rows, count, is_first(place) ? 0 : STEP_ROWS,
-		power(message->job, STEP_BLOCKS), &sum);
-	if (!is_first(place))
-		message->hash = reduce_lanes(&sum);
-	pass_rows(message, rows, count, place, true);
-	place_others(message, count, place);
-	sum = zero;
-	if (!is_last(place))
-		return sum;
-	const uint8_t *powers = power(message->job, block_count(message->left) + 1);
-	EACH(i, count - 1)
-	add_row(&sum, message, i + 1, powers);
-	add_row(&sum, message, 0, powers);
-	return sum;
-}
-
-// It is there before, and hashed beside its own.
-INLINE struct sum decrypt_rows(
-	struct message *message, __m512i *rows, unsigned int count, enum place place)
-{
-	struct sum sum = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-	load_blocks(message, count, place);
-	place_others(message, count, place);
-	cipher(message, rows, count, count,
-		power(message->job, is_last(place) ? block_count(message->left) + 1 : STEP_BLOCKS),
-		&sum);
-	pass_rows(message, rows, count, place, false);
-	if (!is_last(place))
-		message->hash = reduce_lanes(&sum);
-	return sum;
-}
-
-INLINE void pass_step(struct message *message, unsigned int count, enum place place, bool encrypt)
+// The ciphertext of a step is hashed beside the next step's cipher, that of a message's last one
+// beside the next message's first.
+INLINE void encrypt_step(
+	struct message *message, struct hashing *hashing, unsigned int count, enum place place)
 {
 	__m512i rows[LAST_ROWS];
 	start_rows(message, rows, count);
-	struct sum sum = encrypt ? encrypt_rows(message, rows, count, place)
-				 : decrypt_rows(message, rows, count, place);
-	if (is_first(place))
-		message->tag_mask = _mm512_extracti32x4_epi32(rows[0], 1);
-	if (is_last(place)) {
-		write_tag(message, &sum);
-		return;
+	if (is_first(place)) {
+		struct sum sum = cipher(message, rows, count, hashing,
+			(struct beside){.most = HASHED_ROWS, .before = true});
+		if (hashing->job != NULL)
+			write_tag(hashing, &sum);
+		begin_tag(hashing, message, rows[0]);
+	} else {
+		hashing->before = cipher(
+			message, rows, count, hashing, (struct beside){STEP_ROWS, STEP_ROWS, true});
 	}
+	pass_rows(hashing, message, rows, count, place, true);
+	place_others(hashing, message, count, place);
+}
+
+INLINE void finish(struct hashing *hashing)
+{
+	struct sum sum = no_sum();
+	add_before(hashing);
+	for (unsigned int row = 0; row < hashing->rows; row++)
+		add_row(&sum, hashing, row);
+	write_tag(hashing, &sum);
+}
+
+// It is there before, and hashed beside its own.
+INLINE void decrypt_step(
+	struct message *message, struct hashing *hashing, unsigned int count, enum place place)
+{
+	__m512i rows[LAST_ROWS];
+	start_rows(message, rows, count);
+	load_blocks(hashing, message, count, place);
+	place_others(hashing, message, count, place);
+	struct sum sum = cipher(message, rows, count, hashing,
+		(struct beside){count, count + is_last(place), !is_first(place)});
+	if (is_first(place))
+		begin_tag(hashing, message, rows[0]);
+	pass_rows(hashing, message, rows, count, place, false);
+	if (is_last(place))
+		write_tag(hashing, &sum);
+	else
+		hashing->before = sum;
+}
+
+INLINE void pass_step(struct message *message, struct hashing *hashing, unsigned int count,
+	enum place place, bool encrypt)
+{
+	if (encrypt)
+		encrypt_step(message, hashing, count, place);
+	else
+		decrypt_step(message, hashing, count, place);
 	message->data += STEP_BYTES;
 	message->left -= STEP_BYTES;
 	message->counter += STEP_BLOCKS;
 }
 
-#define STEP(count, place)                                  \
-	case count:                                         \
-		pass_step(&message, count, place, encrypt); \
+#define STEP(count, place)                                           \
+	case count:                                                  \
+		pass_step(&message, hashing, count, place, encrypt); \
 		break
 
-INLINE void pass(const struct gcm_job *job, bool encrypt)
+INLINE void pass(const struct gcm_job *job, struct hashing *hashing, bool encrypt)
 {
 	struct message message = {
 		.job = job,
@@ -298,9 +337,9 @@ INLINE void pass(const struct gcm_job *job, bool encrypt)
 		}
 		return;
 	}
-	pass_step(&message, STEP_ROWS, FIRST, encrypt);
+	pass_step(&message, hashing, STEP_ROWS, FIRST, encrypt);
 	while (message.left > LAST_BYTES)
-		pass_step(&message, STEP_ROWS, MIDDLE, encrypt);
+		pass_step(&message, hashing, STEP_ROWS, MIDDLE, encrypt);
 	// Less than three rows would have been taken into the step before.
 	switch ((message.left + ROW_BYTES - 1) / ROW_BYTES) {
 		STEP(3, LAST);
@@ -316,12 +355,21 @@ INLINE void pass(const struct gcm_job *job, bool encrypt)
 
 void gcm_avx512_encrypt_alone(const struct gcm_job *const *jobs, unsigned int count)
 {
+	struct hashing hashing; // as a whole it would be zeroed in vain
+	hashing.job = NULL;
+	hashing.before = no_sum();
+	hashing.blocks[0] = _mm512_setzero_si512();
+	hashing.rows = 0;
+	hashing.powers = power(jobs[0], 1);
+	hashing.tag_mask = _mm_setzero_si128();
 	for (unsigned int i = 0; i < count; i++)
-		pass(jobs[i], true);
+		pass(jobs[i], &hashing, true);
+	finish(&hashing);
 }
 
 void gcm_avx512_decrypt_alone(const struct gcm_job *const *jobs, unsigned int count)
 {
+	struct hashing hashing;
 	for (unsigned int i = 0; i < count; i++)
-		pass(jobs[i], false);
+		pass(jobs[i], &hashing, false);
 }
