@@ -60,8 +60,6 @@ void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct be
 		struct gcm_job *job = &raw->jobs[i];
 		*job = (struct gcm_job){
 			.key = &raw->keys[frames->sas[i]],
-			.nonce = raw->nonces[slot],
-			.aad = raw->aads[slot],
 			.data = RTE_PTR_ALIGN(rte_pktmbuf_mtod(frames->packets[i], uint8_t *),
 				RTE_CACHE_LINE_SIZE),
 			// The ESP payload with padding, pad length and next header (RFC 4303 2.4).
@@ -69,18 +67,23 @@ void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct be
 			.aad_length = ESP_HEADER_SIZE,
 			.tag = raw->tags[slot],
 		};
+		memcpy(job->nonce, raw->nonces[slot], sizeof(job->nonce));
+		memcpy(job->aad, raw->aads[slot], sizeof(job->aad));
 		memset(job->data, (int)(i & 0xff), job->length);
 	}
 }
 
 // One loop per direction: `pass` is a constant where this is inlined.
 static inline __attribute__((always_inline)) void run(
-	const struct gcm_job *jobs, aes_gcm_enc_dec_t pass, unsigned int count)
+	const struct bench_raw *raw, aes_gcm_enc_dec_t pass, unsigned int begin, unsigned int count)
 {
 	struct gcm_context_data context __rte_cache_aligned;
-	for (unsigned int i = 0; i < count; i++)
-		pass(&jobs[i].key->schedule, &context, jobs[i].data, jobs[i].data, jobs[i].length,
-			jobs[i].nonce, jobs[i].aad, ESP_HEADER_SIZE, jobs[i].tag, ESP_ICV_SIZE);
+	for (unsigned int i = begin; i < begin + count; i++) {
+		const struct gcm_job *job = &raw->jobs[i];
+		pass(&job->key->schedule, &context, job->data, job->data, job->length,
+			raw->nonces[i % BENCH_BURST_MAX], raw->aads[i % BENCH_BURST_MAX],
+			ESP_HEADER_SIZE, job->tag, ESP_ICV_SIZE);
+	}
 }
 
 static void run_bursts(const struct bench_raw *raw, enum bench_path path,
@@ -101,7 +104,7 @@ void bench_raw_pass(struct bench_raw *raw, enum bench_cipher cipher, enum bench_
 	if (cipher == BENCH_CIPHER_BURST)
 		run_bursts(raw, path, raw->jobs + begin, count);
 	else if (path == BENCH_ENCAP)
-		run(raw->jobs + begin, raw->manager->gcm256_enc, count);
+		run(raw, raw->manager->gcm256_enc, begin, count);
 	else
-		run(raw->jobs + begin, raw->manager->gcm256_dec, count);
+		run(raw, raw->manager->gcm256_dec, begin, count);
 }

@@ -3,12 +3,14 @@
 
 // Where an IP packet goes next: into a tunnel, out of an inside port, or to the host.
 
+#include <rte_vect.h>
+
 #include "internal.h"
 
-// The IPv6 packets of a burst (a bit each).
+// The IPv6 packets of a burst (a bit each). Packet i's target is targets[i * stride].
 static __attribute__((noinline)) void look_up6(const struct route_table *routes,
 	struct rte_mbuf *const *packets, size_t address_offset, uint64_t which,
-	struct route_target *targets)
+	struct route_target *targets, unsigned int stride)
 {
 	uint8_t addresses[BURST_MAX][16];
 	struct route_target found[BURST_MAX];
@@ -20,7 +22,7 @@ static __attribute__((noinline)) void look_up6(const struct route_table *routes,
 			16);
 	route_lookup6(routes, (const uint8_t(*)[16])addresses, found, count);
 	for (unsigned int i = 0; which != 0; which &= which - 1)
-		targets[__builtin_ctzll(which)] = found[i++];
+		targets[(unsigned int)__builtin_ctzll(which) * stride] = found[i++];
 }
 
 // In the place of an IPv6 address some IPv4 address is looked up, and the result written over.
@@ -28,32 +30,40 @@ static void look_up_destinations(const struct route_table *routes, struct rte_mb
 	const struct destinations *destinations, struct route_target *targets, unsigned int count)
 {
 	route_lookup4(routes, destinations->ipv4, targets, count);
-	if (unlikely(destinations->ipv6 != 0))
+	if (unlikely(destinations->look.ipv6 != 0))
 		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, dst_addr),
-			destinations->ipv6, targets);
+			destinations->look.ipv6, targets, 1);
 }
 
-// Where decapsulated packets come from, and where they are to go.
-// Returns whether one of them may be a TCP SYN segment.
-static uint8_t look_up_both(const struct route_table *routes, struct rte_mbuf *const *packets,
-	struct route_target *sources, struct route_target *targets, unsigned int count)
+// Where a decapsulated packet is to go, and where it comes from: what its two addresses lead to.
+struct both {
+	struct route_target destination, source;
+} __rte_aligned(16);
+_Static_assert(sizeof(struct both) == 2 * sizeof(struct route_target), "an array of targets");
+
+static struct burst_look look_up_both(const struct route_table *routes,
+	struct rte_mbuf *const *packets, struct both *results, unsigned int count)
 {
-	struct destinations destinations;
-	uint32_t addresses[BURST_MAX];
+	struct burst_look look = {0};
+	struct route_target *targets = &results[0].destination;
+	uint32_t addresses[2 * BURST_MAX]; // as in struct both
 	unsigned int i = 0;
-	destinations.ipv6 = 0;
-	destinations.syn = 0;
 	do { // a burst is not empty
 		const uint8_t *ip = rte_pktmbuf_mtod(packets[i], const uint8_t *);
-		addresses[i] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->src_addr);
-		destinations_add(&destinations, i, ip);
+		uint64_t pair; // source and destination; byte order and their order change at once
+		memcpy(&pair, ip + offsetof(struct rte_ipv4_hdr, src_addr), sizeof(pair));
+		pair = rte_bswap64(pair);
+		memcpy(&addresses[2 * i], &pair, sizeof(pair));
+		burst_look_any(&look, i, ip);
 	} while (++i < count);
-	look_up_destinations(routes, packets, &destinations, targets, count);
-	route_lookup4(routes, addresses, sources, count);
-	if (unlikely(destinations.ipv6 != 0))
-		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr),
-			destinations.ipv6, sources);
-	return destinations.syn;
+	route_lookup4(routes, addresses, targets, 2 * count);
+	if (unlikely(look.ipv6 != 0)) {
+		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, dst_addr), look.ipv6,
+			targets, 2);
+		look_up6(routes, packets, offsetof(struct rte_ipv6_hdr, src_addr), look.ipv6,
+			targets + 1, 2);
+	}
+	return look;
 }
 
 static struct packet_address destination_of(const struct rte_mbuf *packet)
@@ -75,12 +85,17 @@ struct forwarding {
 	uint8_t syn; // 0 = no packet is a TCP SYN segment
 };
 
+static void refuse_expired(struct worker *worker, struct rte_mbuf *packet, uint32_t arrived)
+{
+	icmp_refuse(
+		worker, packet, DROP_TTL_EXPIRED, arrived, PACKET_ICMP_TIME_EXCEEDED, 0, arrived);
+}
+
 static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
 	uint32_t to, uint32_t arrived, bool keep_arrived)
 {
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
-		icmp_refuse(worker, packet, DROP_TTL_EXPIRED, arrived, PACKET_ICMP_TIME_EXCEEDED, 0,
-			arrived);
+		refuse_expired(worker, packet, arrived);
 		return;
 	}
 	unsigned int i = gathered->count++;
@@ -101,6 +116,32 @@ static inline void forward_to_port(struct worker *worker, struct gathered *gathe
 	struct rte_mbuf *packet, uint32_t adjacency, uint32_t arrived)
 {
 	gather(worker, gathered, packet, adjacency, arrived, true);
+}
+
+// Takes the expired packet `index` out of a burst.
+static __attribute__((noinline)) void take_out_expired(struct worker *worker,
+	struct rte_mbuf **packets, uint32_t *tunnels, unsigned int index, unsigned int count,
+	bool arrived)
+{
+	unsigned int behind = count - index - 1;
+	refuse_expired(worker, packets[index], arrived ? tunnels[index] : NO_TUNNEL);
+	memmove(packets + index, packets + index + 1, behind * sizeof(*packets));
+	memmove(tunnels + index, tunnels + index + 1, behind * sizeof(*tunnels));
+}
+
+// Of a burst of IPv4 packets that arrived by tunnels[i], or else are to go into tunnels[i]. Takes
+// the expired ones out; returns how many are left.
+static inline unsigned int decrement_ttls(struct worker *worker, struct rte_mbuf **packets,
+	uint32_t *tunnels, unsigned int count, bool arrived)
+{
+	for (unsigned int i = 0; i < count;) {
+		uint8_t *ip = rte_pktmbuf_mtod(packets[i], uint8_t *);
+		if (likely(packet_ipv4_decrement_ttl(ip)))
+			i++;
+		else
+			take_out_expired(worker, packets, tunnels, i, count--, arrived);
+	}
+	return count;
 }
 
 // The destination is on the port's own network, and its MAC is not known.
@@ -172,16 +213,25 @@ static __attribute__((noinline)) void forward_inside_elsewhere(struct worker *wo
 	}
 }
 
-void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
-	const struct destinations *destinations, unsigned int count)
+static bool are_equal_targets(const struct route_target *targets, unsigned int count)
 {
-	struct route_target targets[BURST_MAX];
+	uint64_t differences = 0, first, target;
+	memcpy(&first, targets, sizeof(first));
+	for (unsigned int i = 0; i < count; i++) {
+		memcpy(&target, &targets[i], sizeof(target));
+		differences |= target ^ first;
+	}
+	return differences == 0;
+}
+
+// Bursts whose packets go different ways.
+static __attribute__((noinline)) void forward_inside_each(struct worker *worker,
+	const struct port *port, struct rte_mbuf **packets, const struct route_target *targets,
+	uint8_t syn, unsigned int count)
+{
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
-	forwarding.syn = destinations->syn;
-
-	stage_enter(&worker->stages, STAGE_FORWARD, count);
-	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
+	forwarding.syn = syn;
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];
 		if (likely(target.kind == ROUTE_TUNNEL))
@@ -191,6 +241,26 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 			forward_inside_elsewhere(worker, port, &forwarding, packets[i], target);
 	}
 	send_gathered(worker, &forwarding);
+}
+
+void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
+	const struct destinations *destinations, unsigned int count)
+{
+	struct route_target targets[BURST_MAX];
+	const struct burst_look *look = &destinations->look;
+	stage_enter(&worker->stages, STAGE_FORWARD, count);
+	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
+	if (unlikely(look->ipv6 != 0 || look->syn != 0 || targets[0].kind != ROUTE_TUNNEL) ||
+		!are_equal_targets(targets, count)) {
+		forward_inside_each(worker, port, packets, targets, look->syn, count);
+		return;
+	}
+	uint32_t tunnels[BURST_MAX];
+	for (unsigned int i = 0; i < count; i++)
+		tunnels[i] = targets[0].index;
+	count = decrement_ttls(worker, packets, tunnels, count, false);
+	if (likely(count != 0))
+		encapsulate_burst(worker, packets, tunnels, count);
 }
 
 // Link-local groups (OSPF and the like over the tunnel) are the host's business.
@@ -253,30 +323,62 @@ static __attribute__((noinline)) void refuse_source(struct worker *worker, struc
 		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
 }
 
-void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
-	unsigned int count)
+// Whether all packets are of IPv4, from tunnels, and go to one adjacency.
+static bool go_one_way(
+	const struct burst_look *look, const struct both *looked_up, unsigned int count)
 {
-	struct route_target sources[BURST_MAX], targets[BURST_MAX];
+	const __m128i first = _mm_load_si128((const __m128i *)looked_up);
+	const __m128i mask = _mm_setr_epi32(-1, -1, UINT8_MAX, 0); // of a source, see is_tunnel
+	__m128i differences = _mm_setzero_si128();
+	for (unsigned int i = 0; i < count; i++)
+		differences = _mm_or_si128(differences,
+			_mm_xor_si128(first, _mm_load_si128((const __m128i *)&looked_up[i])));
+	return look->ipv6 == 0 && looked_up[0].destination.kind == ROUTE_ADJACENCY &&
+	       is_tunnel(looked_up[0].source) && _mm_testz_si128(differences, mask);
+}
+
+// Bursts whose packets go different ways.
+static __attribute__((noinline)) void forward_decapsulated_each(struct worker *worker,
+	struct rte_mbuf **packets, const uint32_t *tunnels, const struct both *looked_up,
+	uint8_t syn, unsigned int count)
+{
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
-
-	stage_enter(&worker->stages, STAGE_FORWARD, count);
-	forwarding.syn = look_up_both(worker->dataplane->routes, packets, sources, targets, count);
-	if (unlikely(forwarding.syn != 0))
-		mss_clamp(worker, packets, tunnels, count);
+	forwarding.syn = syn;
 	for (unsigned int i = 0; i < count; i++) {
-		struct route_target target = targets[i];
+		struct route_target source = looked_up[i].source;
+		struct route_target target = looked_up[i].destination;
 		// Any tunnel will do: the far side may answer by another one than we send by.
-		if (unlikely(!is_tunnel(sources[i])))
-			refuse_source(worker, packets[i], sources[i], target, tunnels[i]);
+		if (unlikely(!is_tunnel(source)))
+			refuse_source(worker, packets[i], source, target, tunnels[i]);
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(
 				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
 		else
 			forward_decapsulated_elsewhere(
-				worker, &forwarding, packets[i], sources[i], target, tunnels[i]);
+				worker, &forwarding, packets[i], source, target, tunnels[i]);
 	}
 	send_gathered(worker, &forwarding);
+}
+
+void forward_decapsulated(
+	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
+{
+	struct both looked_up[BURST_MAX];
+	stage_enter(&worker->stages, STAGE_FORWARD, count);
+	const struct burst_look look =
+		look_up_both(worker->dataplane->routes, packets, looked_up, count);
+	if (unlikely(look.syn != 0))
+		mss_clamp(worker, packets, tunnels, count);
+	if (!likely(go_one_way(&look, looked_up, count))) {
+		forward_decapsulated_each(worker, packets, tunnels, looked_up, look.syn, count);
+		return;
+	}
+	uint32_t adjacency = looked_up[0].destination.index;
+	count = decrement_ttls(worker, packets, tunnels, count, true);
+	stage_enter(&worker->stages, STAGE_TRANSMIT, count);
+	if (likely(count != 0))
+		transmit_run(worker, adjacency, packets, tunnels, count, TRANSMIT_CLEARTEXT);
 }
 
 void forward_own(struct worker *worker, struct rte_mbuf *packet)

@@ -133,29 +133,31 @@ struct outer_headers {
 	uint8_t classes[BURST_MAX];  // traffic class
 };
 
-// Where a burst of cleartext is to go.
-struct destinations {
-	uint64_t ipv6;            // bit i: packet i is of IPv6
-	uint32_t ipv4[BURST_MAX]; // host order; of IPv6 packets, anything
-	uint8_t syn;              // 0 = no packet is a TCP SYN segment
+// What a look at the IP headers of a burst has found.
+struct burst_look {
+	uint64_t ipv6; // bit i: packet i is of IPv6
+	uint8_t syn;   // 0 = no packet is a TCP SYN segment
 };
 
 // Packet `index` of the burst, by its checked IP header: one of IPv4 without options, or any.
-static inline void destinations_add_plain(
-	struct destinations *destinations, unsigned int index, const uint8_t *ip)
+static inline void burst_look_plain(struct burst_look *look, const uint8_t *ip)
 {
-	destinations->ipv4[index] = rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
-	destinations->syn |= packet_plain_guess_syn(ip);
+	look->syn |= packet_plain_guess_syn(ip);
 }
-static inline void destinations_add(
-	struct destinations *destinations, unsigned int index, const uint8_t *ip)
+static inline void burst_look_any(struct burst_look *look, unsigned int index, const uint8_t *ip)
 {
-	destinations_add_plain(destinations, index, ip);
+	burst_look_plain(look, ip);
 	if (unlikely(ip[0] != RTE_IPV4_VHL_DEF)) {
-		destinations->syn |= packet_guess_syn(ip);
-		destinations->ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << index;
+		look->syn |= packet_guess_syn(ip);
+		look->ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << index;
 	}
 }
+
+// Where a burst of cleartext is to go.
+struct destinations {
+	struct burst_look look;
+	uint32_t ipv4[BURST_MAX]; // host order; of IPv6 packets, anything
+};
 
 struct worker_poll {
 	struct port *port;
@@ -358,8 +360,8 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 // NO_TUNNEL with the port it came in at.
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	const struct destinations *destinations, unsigned int count);
-void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, const uint32_t *tunnels,
-	unsigned int count);
+void forward_decapsulated(
+	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
 // A packet of the gateway's own, wherever its destination is.
 void forward_own(struct worker *worker, struct rte_mbuf *packet);
 // mss.c: lowers the MSS of TCP SYN segments to that of the tunnels[i] they go or came by.

@@ -253,10 +253,13 @@ static __rte_always_inline void add_esp(
 }
 
 static __rte_always_inline void add_forward(
-	struct sorted *sorted, struct rte_mbuf *packet, uint32_t size)
+	struct sorted *sorted, struct rte_mbuf *packet, const uint8_t *ip, uint32_t size)
 {
+	unsigned int i = sorted->forward_count++;
+	sorted->destinations.ipv4[i] =
+		rte_be_to_cpu_32(((const struct rte_ipv4_hdr *)ip)->dst_addr);
+	sorted->forward[i] = packet;
 	set_data(packet, ETHERNET_SIZE, size);
-	sorted->forward[sorted->forward_count++] = packet;
 }
 
 // What was put together is ESP: its first fragment said so.
@@ -299,9 +302,9 @@ static __attribute__((noinline)) void sort_any(struct worker *worker, const stru
 	struct frame frame;
 	enum arrival arrival = classify(port, packet, &frame);
 	if (arrival == ARRIVAL_FORWARD && !port->is_outside) {
-		destinations_add(&sorted->destinations, sorted->forward_count,
-			rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE));
-		add_forward(sorted, packet, frame.size);
+		const uint8_t *ip = rte_pktmbuf_mtod_offset(packet, const uint8_t *, ETHERNET_SIZE);
+		burst_look_any(&sorted->destinations.look, sorted->forward_count, ip);
+		add_forward(sorted, packet, ip, frame.size);
 	} else if (arrival == ARRIVAL_ESP) {
 		add_esp(sorted, packet, &frame);
 	} else if (arrival == ARRIVAL_FORWARD) {
@@ -380,8 +383,8 @@ static __rte_always_inline bool sort_plain(
 		return sort_plain_esp(sorted, packet, ip, size, port->is_outside);
 	if (unlikely(port->is_outside))
 		return false;
-	destinations_add_plain(&sorted->destinations, sorted->forward_count, ip);
-	add_forward(sorted, packet, size);
+	burst_look_plain(&sorted->destinations.look, ip);
+	add_forward(sorted, packet, ip, size);
 	return true;
 }
 
@@ -394,8 +397,7 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	stage_enter(&worker->stages, STAGE_CLASSIFY, count);
 	sorted.forward_count = sorted.esp_count = 0;
 	sorted.outer.any_sender = 0;
-	sorted.destinations.ipv6 = 0;
-	sorted.destinations.syn = 0;
+	sorted.destinations.look = (struct burst_look){0};
 	worker->source = &worker->slot->sources[port->index];
 	// The headers and what follows: short packets are in the next line, or two where they are
 	// ESP. They come from the NIC, so that each line not fetched here is waited for later.

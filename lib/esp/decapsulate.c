@@ -21,31 +21,29 @@ struct common {
 	uint64_t top; // of the window, before the run
 	const struct gcm_key *key;
 	__m128i salt; // in the first four bytes
-	bool esn;
 };
 
-// The packet may be decrypted: its job, and the nonce and AAD that this points to. ESP header and
-// IV are 16 bytes: SPI, lower half of the sequence number, IV.
-static __rte_always_inline void make_job(struct esp_context *context, unsigned int number,
-	uint8_t *esp, uint32_t size, const struct common *common, uint64_t sequence)
+// The packet may be decrypted. ESP header and IV are 16 bytes: SPI, lower half of the sequence
+// number, IV. `esn`: the SA's, as a constant.
+static __rte_always_inline void make_job(struct gcm_job *job, uint8_t *tag, uint8_t *esp,
+	uint32_t size, const struct common *common, bool esn, uint64_t sequence)
 {
 	const __m128i nonce_order =
 		_mm_setr_epi8(-1, -1, -1, -1, 8, 9, 10, 11, 12, 13, 14, 15, -1, -1, -1, -1);
 	__m128i header = _mm_loadu_si128((const __m128i *)esp);
 	__m128i nonce = _mm_or_si128(common->salt, _mm_shuffle_epi8(header, nonce_order));
 	__m128i aad = _mm_move_epi64(header); // as received: the ICV covers both
-	if (unlikely(common->esn)) {
+	if (esn) {
 		int high = (int)rte_cpu_to_be_32((uint32_t)(sequence >> 32));
 		aad = _mm_insert_epi32(_mm_shuffle_epi32(aad, _MM_SHUFFLE(3, 1, 2, 0)), high, 1);
 	}
-	_mm_store_si128((__m128i *)context->nonces[number], nonce);
-	_mm_store_si128((__m128i *)context->aads[number], aad);
-	struct gcm_job *job = &context->jobs[number];
+	_mm_store_si128((__m128i *)job->nonce, nonce);
+	_mm_store_si128((__m128i *)job->aad, aad);
 	job->key = common->key;
 	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
 	job->length = size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
-	job->aad_length = common->esn ? 12 : 8;
-	job->tag = context->tags[number];
+	job->aad_length = esn ? 12 : 8;
+	job->tag = tag;
 }
 
 static inline struct common read_common(const struct esp_sa_in *sa)
@@ -57,17 +55,17 @@ static inline struct common read_common(const struct esp_sa_in *sa)
 		.top = replay_top(&sa->window),
 		.key = &sa->key,
 		.salt = _mm_cvtsi32_si128((int)salt),
-		.esn = sa->window.esn,
 	};
 }
 
-// Checks the packets of a run before the cipher and makes their jobs. Returns jobs after adding
-// theirs.
-static inline unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
-	const struct esp_sa_in *sa, unsigned int begin, unsigned int end, uint8_t *drops,
-	unsigned int jobs)
+// Checks packets [begin, end), which are a run, before the cipher and makes their jobs. Returns
+// jobs after adding theirs. `esn`: the SA's, as a constant.
+static __rte_always_inline unsigned int prepare_packets(struct esp_context *context,
+	struct rte_mbuf *const *packets, const struct common *common, bool esn, unsigned int begin,
+	unsigned int end, uint8_t *drops, unsigned int jobs)
 {
-	const struct common common = read_common(sa);
+	struct gcm_job *job = &context->jobs[jobs];
+	uint8_t *tag = context->tags[jobs], *job_packet = &context->job_packets[jobs];
 	for (unsigned int i = begin; i < end; i++) {
 		const struct rte_mbuf *packet = packets[i];
 		uint32_t size = packet->data_len;
@@ -80,17 +78,29 @@ static inline unsigned int prepare_run(struct esp_context *context, struct rte_m
 		rte_prefetch0_write(esp + size - ESP_ICV_SIZE);
 		uint32_t low;
 		memcpy(&low, esp + 4, sizeof(low));
+		low = rte_be_to_cpu_32(low);
 		enum drop_reason reason =
-			replay_check(common.window, common.top, rte_be_to_cpu_32(low), &sequence);
+			replay_check(common->window, esn, common->top, low, &sequence);
 		if (unlikely(reason != DROP_NONE)) {
 			drops[i] = (uint8_t)reason;
 			continue;
 		}
 		context->sequences[i] = sequence;
-		context->job_packets[jobs] = (uint8_t)i;
-		make_job(context, jobs++, esp, size, &common, sequence);
+		make_job(job++, tag, esp, size, common, esn, sequence);
+		tag += GCM_TAG_SIZE;
+		*job_packet++ = (uint8_t)i;
 	}
-	return jobs;
+	return (unsigned int)(job - context->jobs);
+}
+
+static unsigned int prepare_run(struct esp_context *context, struct rte_mbuf *const *packets,
+	const struct esp_sa_in *sa, unsigned int begin, unsigned int end, uint8_t *drops,
+	unsigned int jobs)
+{
+	const struct common common = read_common(sa);
+	if (sa->window.esn)
+		return prepare_packets(context, packets, &common, true, begin, end, drops, jobs);
+	return prepare_packets(context, packets, &common, false, begin, end, drops, jobs);
 }
 
 // 0: the ICV is right. Compares in constant time.
@@ -138,17 +148,20 @@ static inline uint64_t read_end(const uint8_t *data, uint32_t length)
 	return end;
 }
 
-// Padding of 0 to 3 bytes before an IPv4 packet's next header is compared at once: a loop over so
-// few is mispredicted. *padding is how many.
-static inline bool trailer_is_usual(uint64_t end, uint32_t *padding)
+// Whether the plaintext that ends so has this padding, of 0 to 3 bytes, and holds an IPv4 packet.
+// Compared at once: a loop over so few bytes is mispredicted.
+static inline bool trailer_is(uint64_t end, uint32_t padding)
 {
-	// By pad length: what `end` has, and in which of its bytes.
-	static const uint64_t trailers[4] = {UINT64_C(0x0400) << 48, UINT64_C(0x040101) << 40,
-		UINT64_C(0x04020201) << 32, UINT64_C(0x0403030201) << 24};
-	static const uint64_t masks[4] = {UINT64_C(0xffff) << 48, UINT64_C(0xffffff) << 40,
-		UINT64_C(0xffffffff) << 32, UINT64_C(0xffffffffff) << 24};
-	*padding = end >> 48 & 3;
-	return (end & masks[*padding]) == trailers[*padding];
+	// By pad length: which bytes of `end` are the trailer's, and what they are.
+	static const struct {
+		uint64_t masks[4], trailers[4];
+	} usual = {
+		.masks = {UINT64_C(0xffff) << 48, UINT64_C(0xffffff) << 40,
+			UINT64_C(0xffffffff) << 32, UINT64_C(0xffffffffff) << 24},
+		.trailers = {UINT64_C(0x0400) << 48, UINT64_C(0x040101) << 40,
+			UINT64_C(0x04020201) << 32, UINT64_C(0x0403030201) << 24},
+	};
+	return (end & usual.masks[padding]) == usual.trailers[padding];
 }
 
 // Reads pad length and next header. DROP_NONE, and the bytes before the padding.
@@ -213,18 +226,22 @@ static __attribute__((noinline)) enum drop_reason check_any(
 }
 
 // Whether the packet is as nearly all are: IPv4 without options between hosts, padding of 0 to 3
-// bytes, the ECN field of the outer header. check_any comes to the same for these; what is not so
-// it judges.
+// bytes and none of TFC, the ECN field of the outer header. check_any comes to the same for these;
+// what is not so it judges.
 static inline bool is_plain(
 	const uint8_t *data, uint32_t length, uint8_t outer_traffic_class, uint32_t *ip_length)
 {
-	uint32_t padding, start; // version and IHL, traffic class, and more
+	uint32_t start; // version and IHL, traffic class, total length
 	memcpy(&start, data, sizeof(start));
 	const uint32_t mask = 0xff | PACKET_IP_ECN_MASK << 8;
 	uint32_t expected = RTE_IPV4_VHL_DEF | (uint32_t)outer_traffic_class << 8;
-	return trailer_is_usual(read_end(data, length), &padding) &&
-	       ((start ^ expected) & mask) == 0 && length >= sizeof(struct rte_ipv4_hdr) + 5 &&
-	       packet_ipv4_is_plain(data, length - 2 - padding, false, ip_length);
+	uint32_t total = rte_bswap32(start) & 0xffff;
+	uint32_t padding = length - 2 - total;
+	*ip_length = total;
+	return likely(((start ^ expected) & mask) == 0) && likely(padding <= 3) &&
+	       likely(total >= sizeof(struct rte_ipv4_hdr)) &&
+	       likely(packet_ipv4_are_hosts(data)) &&
+	       likely(trailer_is(read_end(data, length), padding));
 }
 
 static inline void cut_to_inner(struct rte_mbuf *packet, uint32_t ip_length)

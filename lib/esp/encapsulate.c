@@ -143,7 +143,7 @@ static inline void write_outer_ipv6(
 // ESP header and IV, nonce, and AAD are one 16-byte store each: the cipher reads them soon, and
 // wide. The IV is the sequence number.
 static __rte_always_inline void write_esp_header(
-	const struct common *common, __m128i sequence, uint8_t *esp, uint8_t *nonce, uint8_t *aad)
+	const struct common *common, __m128i sequence, uint8_t *esp, struct gcm_job *job)
 {
 	const __m128i esp_order = _mm_setr_epi8(ZEROS, NUMBER_LOW, NUMBER);
 	const __m128i nonce_order = _mm_setr_epi8(ZEROS, NUMBER, ZEROS);
@@ -152,8 +152,8 @@ static __rte_always_inline void write_esp_header(
 	__m128i aad_bytes =
 		_mm_or_si128(common->spi, _mm_shuffle_epi8(sequence, common->aad_order));
 	_mm_storeu_si128((__m128i *)esp, esp_bytes);
-	_mm_store_si128((__m128i *)nonce, nonce_bytes);
-	_mm_store_si128((__m128i *)aad, aad_bytes);
+	_mm_store_si128((__m128i *)job->nonce, nonce_bytes);
+	_mm_store_si128((__m128i *)job->aad, aad_bytes);
 }
 
 // Writes everything but the ciphertext and the ICV. `kind` is a constant where this is inlined.
@@ -181,20 +181,18 @@ static __rte_always_inline uint64_t prepare_packets(struct esp_context *context,
 {
 	__m128i number = _mm_cvtsi64_si128((int64_t)sequence);
 	struct gcm_job *job = &context->jobs[first];
-	uint8_t(*nonce)[16] = &context->nonces[first], (*aad)[16] = &context->aads[first];
 	uint64_t bytes = 0;
-	for (unsigned int i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < count; i++, job++) {
 		struct rte_mbuf *packet = packets[i];
 		uint8_t *data = rte_pktmbuf_mtod(packet, uint8_t *);
 		uint32_t inner_size = packet->data_len;
 		uint32_t length = write_around(data, inner_size, common, kind, sequence + i);
-		write_esp_header(
-			common, number, data - ESP_HEADER_SIZE - ESP_IV_SIZE, nonce[i], aad[i]);
-		job[i].key = common->key;
-		job[i].data = data;
-		job[i].length = length;
-		job[i].aad_length = common->aad_length;
-		job[i].tag = data + length;
+		write_esp_header(common, number, data - ESP_HEADER_SIZE - ESP_IV_SIZE, job);
+		job->key = common->key;
+		job->data = data;
+		job->length = length;
+		job->aad_length = common->aad_length;
+		job->tag = data + length;
 		uint32_t size = common->before + length + ESP_ICV_SIZE;
 		packet->data_off = (uint16_t)(packet->data_off - common->before);
 		packet->data_len = (uint16_t)size;

@@ -295,7 +295,6 @@ void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 struct self_test {
 	struct gcm_key keys[3];
 	struct gcm_job jobs[GCM_BURST_MAX];
-	uint8_t nonces[GCM_BURST_MAX][GCM_SLOT_SIZE], aads[GCM_BURST_MAX][GCM_SLOT_SIZE];
 	uint8_t tags[GCM_BURST_MAX][GCM_TAG_SIZE], expected_tags[GCM_BURST_MAX][GCM_TAG_SIZE];
 	uint8_t data[GCM_BURST_MAX][TEST_LENGTH_MAX + GCM_BLOCK_SIZE];
 	uint8_t expected[GCM_BURST_MAX][TEST_LENGTH_MAX + GCM_BLOCK_SIZE];
@@ -324,19 +323,17 @@ static void make_burst(struct self_test *test, unsigned int number)
 {
 	for (unsigned int i = 0; i < GCM_BURST_MAX; i++) {
 		uint64_t length = number * 7 % TEST_LENGTH_MAX + draw(test) % 48;
-		fill(test, test->nonces[i], GCM_SLOT_SIZE);
-		fill(test, test->aads[i], GCM_SLOT_SIZE);
 		fill(test, test->data[i], sizeof(test->data[i]));
 		memcpy(test->expected[i], test->data[i], sizeof(test->data[i]));
 		test->jobs[i] = (struct gcm_job){
 			.key = &test->keys[number % 3 == 0 ? draw(test) % 3 : 0],
-			.nonce = test->nonces[i],
-			.aad = test->aads[i],
 			.data = test->data[i],
 			.length = length < TEST_LENGTH_MAX ? length : TEST_LENGTH_MAX,
 			.aad_length = draw(test) % 2 == 0 ? 8 : 12,
 			.tag = test->tags[i],
 		};
+		fill(test, test->jobs[i].nonce, GCM_SLOT_SIZE);
+		fill(test, test->jobs[i].aad, GCM_SLOT_SIZE);
 	}
 }
 
@@ -435,7 +432,7 @@ enum { MEASURED_JOBS = 8, MEASURED_LENGTH = 1408, MEASURED_TURNS = 33 };
 struct measurement {
 	struct gcm_key key;
 	struct gcm_job jobs[MEASURED_JOBS];
-	uint8_t nonce[GCM_SLOT_SIZE], tag[GCM_TAG_SIZE];
+	uint8_t tag[GCM_TAG_SIZE];
 	uint8_t data[MEASURED_JOBS][GCM_BLOCK_SIZE + MEASURED_LENGTH + GCM_BLOCK_SIZE];
 	uint64_t cycles[2][MEASURED_TURNS]; // of ipsec-mb and of the variant
 };
@@ -474,8 +471,6 @@ bool gcm_alone_is_faster(const IMB_MGR *manager, const struct gcm_variant *varia
 	for (unsigned int i = 0; i < MEASURED_JOBS; i++)
 		measurement->jobs[i] = (struct gcm_job){
 			.key = &measurement->key,
-			.nonce = measurement->nonce,
-			.aad = measurement->nonce,
 			.data = measurement->data[i] + GCM_BLOCK_SIZE,
 			.length = MEASURED_LENGTH,
 			.aad_length = 8,

@@ -22,7 +22,7 @@
 #define GCM_KEY_SIZE   32
 #define GCM_NONCE_SIZE 12
 #define GCM_TAG_SIZE   16
-#define GCM_SLOT_SIZE  16 // bytes that may be read at a nonce and at an AAD
+#define GCM_SLOT_SIZE  16 // bytes that are read at a nonce and at an AAD
 #define GCM_BURST_MAX  ESP_BURST_MAX
 #define GCM_BLOCK_SIZE 16
 // The longest message that any variant enciphers with others, in blocks: Ethernet's. Its counters
@@ -44,16 +44,17 @@ struct gcm_key {
 		__attribute__((aligned(64)));
 };
 
-// One message, in place. The nonce and the AAD must have been written well before the call: a read
-// that follows a narrower write at once stalls.
+// One message, in place. Nonce and AAD must be written in one piece each, or well before the call:
+// a read that follows a narrower write at once stalls.
 struct gcm_job {
+	uint8_t nonce[GCM_SLOT_SIZE]
+		__attribute__((aligned(GCM_SLOT_SIZE))); // GCM_NONCE_SIZE bytes
+	uint8_t aad[GCM_SLOT_SIZE];
 	const struct gcm_key *key;
-	const uint8_t *nonce; // GCM_NONCE_SIZE bytes in a slot
-	const uint8_t *aad;   // in a slot
-	uint8_t *data;        // a block more may be read, and written as it is, before the tag
-	uint64_t length;      // of data, without the tag
-	uint64_t aad_length;  // at most 16; right behind `length`, they are read as one
-	uint8_t *tag;         // GCM_TAG_SIZE bytes, written by both directions
+	uint8_t *data;       // a block more may be read, and written as it is, before the tag
+	uint64_t length;     // of data, without the tag
+	uint64_t aad_length; // at most 16; right behind `length`, they are read as one
+	uint8_t *tag;        // GCM_TAG_SIZE bytes, written by both directions
 };
 
 // Messages of at most `blocks` blocks, and of at most GCM_MIX_BLOCKS less.

@@ -76,12 +76,14 @@ static inline uint64_t replay_top(const struct replay_window *window)
 }
 
 // Worker, before decryption: may this number be new? DROP_NONE and the whole number, DROP_REPLAY or
-// DROP_TOO_OLD. Changes nothing. `low`: host order.
-static inline enum drop_reason replay_check(
-	const struct replay_window *window, uint64_t top, uint32_t low, uint64_t *sequence)
+// DROP_TOO_OLD. Changes nothing. `low`: host order. `esn`: the window's, which is a constant where
+// this is inlined.
+static inline __attribute__((always_inline)) enum drop_reason replay_check(
+	const struct replay_window *window, bool esn, uint64_t top, uint32_t low,
+	uint64_t *sequence)
 {
 	*sequence = low;
-	if (window->esn && !replay_infer_sequence(top, window->size, low, sequence))
+	if (esn && !replay_infer_sequence(top, window->size, low, sequence))
 		return DROP_TOO_OLD;
 	if (likely(*sequence > top))
 		return DROP_NONE;

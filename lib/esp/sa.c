@@ -65,10 +65,6 @@ struct esp_context *esp_context_create(unsigned int worker, enum esp_crypto cryp
 		return NULL;
 	context->worker = worker;
 	context->stages = &no_stages;
-	for (unsigned int i = 0; i < ESP_BURST_MAX; i++) {
-		context->jobs[i].nonce = context->nonces[i];
-		context->jobs[i].aad = context->aads[i];
-	}
 	context->manager = new_manager();
 	if (context->manager == NULL || !gcm_choose(&context->gcm, context->manager, crypto)) {
 		esp_context_destroy(context);

@@ -85,10 +85,7 @@ struct esp_context {
 	unsigned int worker;
 	bool dummies;               // the burst under way is one of dummies
 	struct stage_clock *stages; // of the worker; never NULL
-	// nonce and aad of each job point to its own nonces and aads, for good.
 	struct gcm_job jobs[ESP_BURST_MAX] __rte_cache_aligned;
-	uint8_t nonces[ESP_BURST_MAX][16] __rte_cache_aligned;
-	uint8_t aads[ESP_BURST_MAX][16] __rte_cache_aligned;
 	uint8_t tags[ESP_BURST_MAX][16];
 	uint64_t sequences[ESP_BURST_MAX];
 	uint64_t tops[ESP_BURST_MAX]; // at the first of neighbours that share an SA: the top before

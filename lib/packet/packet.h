@@ -145,6 +145,13 @@ static inline bool packet_ipv4_sum_is_right(const uint8_t *header)
 	return sum * inverse <= UINT64_MAX / 0xffff;
 }
 
+// Whether both addresses of an IPv4 header are those of hosts.
+static inline bool packet_ipv4_are_hosts(const uint8_t *data)
+{
+	return (packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]] |
+		       packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]]) == 0;
+}
+
 // A look at an IPv4 header without options, of which there are 20 bytes: true, and *length as
 // packet_ip_check has it, when that says DROP_NONE and both addresses are those of hosts. False:
 // packet_ip_check has to look.
@@ -154,10 +161,8 @@ static inline bool packet_ipv4_is_plain(
 	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
 	const uint32_t least = sizeof(*ip);
 	uint32_t total = rte_be_to_cpu_16(ip->total_length);
-	uint8_t kinds = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]] |
-			packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]];
 	*length = total;
-	return likely(total - least <= size - least) && likely(kinds == 0) &&
+	return likely(total - least <= size - least) && likely(packet_ipv4_are_hosts(data)) &&
 	       likely(!verify_checksum || packet_ipv4_sum_is_right(data));
 }
 
@@ -232,25 +237,28 @@ static inline enum drop_reason packet_ip_check(
 	return DROP_BAD_HEADER;
 }
 
-// Decrements TTL or hop limit of a checked IP header, with the checksum (RFC 1624).
-// False, and nothing changed, when it is 0 or 1.
+// Decrements TTL or hop limit of a checked IP header, with the checksum (RFC 1624): of one that is
+// known to be IPv4, or of any. False, and nothing changed, when it is 0 or 1.
+static inline bool packet_ipv4_decrement_ttl(uint8_t *data)
+{
+	uint8_t *field = data + offsetof(struct rte_ipv4_hdr, time_to_live);
+	uint32_t word; // TTL, protocol and checksum, read and written as one
+	memcpy(&word, field, sizeof(word));
+	word = rte_le_to_cpu_32(word);
+	if ((word & 0xff) <= 1)
+		return false;
+	// The word TTL|protocol goes down by 0x0100, so the checksum, whose first byte is the
+	// word's third, goes up by it, with the end-around carry.
+	uint32_t changed;
+	uint32_t carry = __builtin_add_overflow(word, 0x10000 - 1, &changed);
+	changed = rte_cpu_to_le_32(changed + (carry << 16));
+	memcpy(field, &changed, sizeof(changed));
+	return true;
+}
 static inline bool packet_ip_decrement_ttl(uint8_t *data)
 {
-	if (likely(data[0] == RTE_IPV4_VHL_DEF) || data[0] >> 4 == 4) {
-		uint8_t *field = data + offsetof(struct rte_ipv4_hdr, time_to_live);
-		uint32_t word; // TTL, protocol and checksum, read and written as one
-		memcpy(&word, field, sizeof(word));
-		word = rte_le_to_cpu_32(word);
-		if ((word & 0xff) <= 1)
-			return false;
-		// The word TTL|protocol goes down by 0x0100, so the checksum, whose first byte is
-		// the word's third, goes up by it, with the end-around carry.
-		uint32_t changed;
-		uint32_t carry = __builtin_add_overflow(word, 0x10000 - 1, &changed);
-		changed = rte_cpu_to_le_32(changed + (carry << 16));
-		memcpy(field, &changed, sizeof(changed));
-		return true;
-	}
+	if (likely(data[0] == RTE_IPV4_VHL_DEF) || data[0] >> 4 == 4)
+		return packet_ipv4_decrement_ttl(data);
 	struct rte_ipv6_hdr *ip = (struct rte_ipv6_hdr *)data;
 	if (ip->hop_limits <= 1)
 		return false;

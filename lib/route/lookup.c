@@ -11,11 +11,11 @@
 
 // The target of an entry; `seen` is the default route.
 static inline struct route_target resolve(
-	const struct route_table *table, uint64_t seen, uint32_t entry)
+	const route_choice *choices, uint64_t seen, uint32_t entry)
 {
 	uint32_t group = entry & ROUTE_ENTRY_NUMBER;
 	group = group != ROUTE_GROUP_NONE ? group : (uint32_t)seen;
-	return route_choice_read(&table->groups.choices[group]);
+	return route_choice_read(&choices[group]);
 }
 
 // False when the default route changed since `seen` was read, so that an empty entry and the
@@ -29,15 +29,17 @@ void route_lookup4(const struct route_table *table, const uint32_t *addresses,
 	struct route_target *targets, unsigned int count)
 {
 	const struct route_trie *trie = &table->tries[ROUTE_IPV4];
+	const route_entry *root = trie->root;
+	const route_choice *choices = table->groups.choices;
 	uint64_t seen;
 	do {
 		seen = atomic_load_explicit(&table->defaults[ROUTE_IPV4], memory_order_acquire);
 		for (unsigned int i = 0; i < count; i++) {
-			uint32_t entry = route_entry_read(&trie->root[addresses[i] >> 8]);
+			uint32_t entry = route_entry_read(&root[addresses[i] >> 8]);
 			if (unlikely((entry & ROUTE_ENTRY_NODE) != 0))
 				entry = route_entry_read(
 					&route_trie_node(trie, entry)[addresses[i] & 0xff]);
-			targets[i] = resolve(table, seen, entry);
+			targets[i] = resolve(choices, seen, entry);
 		}
 	} while (unlikely(!default_is(table, ROUTE_IPV4, seen)));
 }
@@ -88,7 +90,7 @@ void route_lookup6(const struct route_table *table, const uint8_t (*addresses)[1
 		for (unsigned int i = 0; i < count; i += LANES)
 			walk6(trie, addresses + i, count - i - 1, entries + i);
 		for (unsigned int i = 0; i < count; i++)
-			targets[i] = resolve(table, seen, entries[i]);
+			targets[i] = resolve(table->groups.choices, seen, entries[i]);
 	} while (unlikely(!default_is(table, ROUTE_IPV6, seen)));
 }
 

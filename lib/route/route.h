@@ -128,8 +128,8 @@ void route_walk_after(const struct route_table *table, const struct packet_prefi
 struct route_target route_lookup(const struct route_table *table,
 	const struct packet_address *address, struct packet_prefix *prefix);
 
-// Bursts of any `count` up to ROUTE_BURST_MAX. Worker threads, inside a quiescent period, in which
-// what has ROUTE_SHARED must be chosen from too.
+// Bursts of any `count`, of IPv6 up to ROUTE_BURST_MAX. Worker threads, inside a quiescent period,
+// in which what has ROUTE_SHARED must be chosen from too.
 #define ROUTE_BURST_MAX 64
 // addresses[i]: destination in host byte order.
 void route_lookup4(const struct route_table *table, const uint32_t *addresses,

@@ -60,7 +60,6 @@ static struct gcm gcm;
 static struct gcm_key keys[KEYS];
 static struct gcm_job jobs[GCM_BURST_MAX];
 static uint8_t data[GCM_BURST_MAX][LENGTH_MAX + GCM_BLOCK_SIZE] __attribute__((aligned(64)));
-static uint8_t nonces[GCM_BURST_MAX][GCM_SLOT_SIZE], aads[GCM_BURST_MAX][GCM_SLOT_SIZE];
 static uint8_t tags[GCM_BURST_MAX][GCM_TAG_SIZE];
 static uint8_t stack[STACK_BYTES] __attribute__((aligned(64)));
 static struct run runs[2], *current;
@@ -206,17 +205,15 @@ static void draw_secrets(unsigned int count, bool encrypt)
 // `key_count`: how many keys the jobs take in turn.
 static void set_job(unsigned int i, uint64_t length, unsigned int key_count)
 {
-	test_fill(nonces[i], GCM_SLOT_SIZE, i);
-	test_fill(aads[i], GCM_SLOT_SIZE, i);
 	jobs[i] = (struct gcm_job){
 		.key = &keys[i % key_count],
-		.nonce = nonces[i],
-		.aad = aads[i],
 		.data = data[i],
 		.length = length,
 		.aad_length = i % 3 == 0 ? 12 : 8,
 		.tag = tags[i],
 	};
+	test_fill(jobs[i].nonce, GCM_SLOT_SIZE, i);
+	test_fill(jobs[i].aad, GCM_SLOT_SIZE, i);
 }
 
 static void pass_twice(burst_function function, unsigned int count, enum watch watch)

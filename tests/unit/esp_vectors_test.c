@@ -61,15 +61,16 @@ static void read_vector(const struct test_record *record, const struct gcm_names
 
 static struct gcm_job vector_job(struct gcm_vector *vector)
 {
-	return (struct gcm_job){
+	struct gcm_job job = {
 		.key = &vector->key,
-		.nonce = vector->nonce,
-		.aad = vector->aad,
 		.aad_length = vector->aad_length,
 		.data = vector->data,
 		.length = vector->length,
 		.tag = vector->computed,
 	};
+	memcpy(job.nonce, vector->nonce, GCM_NONCE_SIZE);
+	memcpy(job.aad, vector->aad, sizeof(job.aad));
+	return job;
 }
 
 static void check_vectors(const struct gcm *gcm, struct gcm_vector *vectors, unsigned int count)
@@ -120,15 +121,15 @@ static void check_places(const struct gcm *gcm, struct gcm_vector *vector, struc
 }
 
 // Each vector once, in bursts as large as can be; each by itself four times, which the burst cipher
-// takes together; and each among others. Those whose AAD is longer than ESP's are for ipsec-mb:
-// returns how many were not.
+// takes together; and each among others. Not those whose AAD is longer than ESP's; returns how many
+// were left.
 static unsigned int check_gcm(const struct gcm *gcm, struct gcm_vector *vectors, unsigned int count,
 	struct gcm_key *other)
 {
 	static struct gcm_vector some[VECTORS_MAX];
 	unsigned int fit = 0;
 	for (unsigned int i = 0; i < count; i++)
-		if (gcm->variant == NULL || vectors[i].aad_length <= GCM_SLOT_SIZE)
+		if (vectors[i].aad_length <= GCM_SLOT_SIZE)
 			some[fit++] = vectors[i];
 	for (unsigned int i = 0; i < fit; i += ESP_BURST_MAX)
 		check_vectors(gcm, some + i, RTE_MIN(fit - i, (unsigned int)ESP_BURST_MAX));
@@ -164,8 +165,7 @@ static void check_gcm_file(const char *name, const struct gcm_names *names, unsi
 	assert_int_equal(count, expected);
 	struct gcm gcm = {
 		.manager = manager, .variant = context->gcm.variant, .alone = context->gcm.alone};
-	unsigned int checked = check_gcm(&gcm, vectors, count, &other);
-	assert_int_equal(checked, gcm.variant != NULL ? expected_short : expected);
+	assert_int_equal(check_gcm(&gcm, vectors, count, &other), expected_short);
 	free_mb_mgr(manager);
 }
 
