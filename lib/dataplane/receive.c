@@ -5,10 +5,12 @@
 // and frames for the host.
 
 #include <rte_prefetch.h>
+#include <rte_vect.h>
 
 #include "internal.h"
 
-// What a frame turned out to be. Nearly all frames are plain (see sort_plain) and don't get here.
+// What a frame turned out to be. Nearly all frames are plain (see sort_plain_esp) and don't get
+// here.
 enum arrival {
 	ARRIVAL_FORWARD,     // an IP packet to route
 	ARRIVAL_ESP,         // data starts at the SPI now
@@ -322,20 +324,30 @@ static __attribute__((noinline)) void sort_any(struct worker *worker, const stru
 	}
 }
 
-// Whether the frame is to the port's MAC and of IPv4 without options: three words of it tell.
-static __rte_always_inline bool is_plain_ipv4(
-	const struct port *port, const struct rte_mbuf *packet, const uint8_t *ethernet)
+// The first 16 bytes of plain frames to a port: its MAC, EtherType, version and IHL. Bytes of the
+// mask are 0 or 0xff.
+struct plain {
+	__m128i value, mask;
+};
+
+static inline struct plain plain_of(const struct port *port)
 {
-	uint64_t destination; // and two bytes of the source
-	uint32_t type;        // EtherType, version and IHL, type of service
-	if (unlikely(packet->nb_segs != 1 ||
-		     packet->data_len < ETHERNET_SIZE + sizeof(struct rte_ipv4_hdr)))
+	const uint64_t start = RTE_BE16(RTE_ETHER_TYPE_IPV4) | RTE_IPV4_VHL_DEF << 16;
+	return (struct plain){
+		.value = _mm_set_epi64x((int64_t)(start << 32), (int64_t)port->mac_word),
+		.mask = _mm_set_epi64x(0xffffffLL << 32, 0xffffffffffffLL),
+	};
+}
+
+// Whether the frame is one segment, of at least `least` bytes behind the Ethernet header, and what
+// `plain` says: to the port's MAC, of IPv4 without options.
+static __rte_always_inline bool is_plain(const struct plain *plain, const struct rte_mbuf *packet,
+	const uint8_t *ethernet, uint32_t least)
+{
+	if (unlikely(packet->nb_segs != 1 || packet->data_len < ETHERNET_SIZE + least))
 		return false;
-	memcpy(&destination, ethernet, sizeof(destination));
-	memcpy(&type, ethernet + offsetof(struct rte_ether_hdr, ether_type), sizeof(type));
-	return likely((destination ^ port->mac_word) << 16 == 0) &&
-	       likely((type & 0xffffff) ==
-		       (RTE_BE16(RTE_ETHER_TYPE_IPV4) | RTE_IPV4_VHL_DEF << 16));
+	__m128i start = _mm_loadu_si128((const __m128i *)ethernet);
+	return likely(_mm_testz_si128(_mm_xor_si128(start, plain->value), plain->mask));
 }
 
 // Neither UDP nor a fragment. Fragment field, TTL and protocol are one word.
@@ -347,12 +359,26 @@ static __rte_always_inline bool is_plain_esp(const uint8_t *ip)
 	return (word & mask) == (uint32_t)IPPROTO_ESP << 24;
 }
 
-// The packet of a plain frame, which is `size` bytes long, is to one of the port's own addresses.
-static __rte_always_inline bool sort_plain_esp(struct sorted *sorted, struct rte_mbuf *packet,
-	const uint8_t *ip, uint32_t size, bool is_outside)
+static __rte_always_inline bool is_one_of_own4(const struct port *port, uint32_t address)
 {
-	const uint32_t before = sizeof(struct rte_ipv4_hdr);
-	if (unlikely(!is_outside || !is_plain_esp(ip) || size < before + ESP_HEADER_SIZE))
+	return likely(address == port->own4[0]) || // there is one, nearly always
+	       (port->own4_count > 1 && is_own_address4(port, address));
+}
+
+// Takes what nearly all frames at an outside port are: ESP in a whole IPv4 packet without options,
+// to the port. False: sort_any has to, which comes to the same for these.
+static __rte_always_inline bool sort_plain_esp(const struct port *port, const struct plain *plain,
+	struct rte_mbuf *packet, struct sorted *sorted)
+{
+	const uint32_t before = sizeof(struct rte_ipv4_hdr), least = before + ESP_HEADER_SIZE;
+	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
+	const uint8_t *ip = ethernet + ETHERNET_SIZE;
+	uint32_t size;
+	if (unlikely(!is_plain(plain, packet, ethernet, least)) ||
+		unlikely(!packet_ipv4_is_plain(ip, packet->data_len - ETHERNET_SIZE, least,
+			must_verify_checksum(packet), &size)) ||
+		unlikely(!is_plain_esp(ip)) ||
+		unlikely(!is_one_of_own4(port, ((const struct rte_ipv4_hdr *)ip)->dst_addr)))
 		return false;
 	struct frame frame = {
 		.traffic_class = ip[offsetof(struct rte_ipv4_hdr, type_of_service)],
@@ -364,35 +390,43 @@ static __rte_always_inline bool sort_plain_esp(struct sorted *sorted, struct rte
 	return true;
 }
 
-// Takes what nearly all frames are: a whole IPv4 packet without options to the port's MAC, between
-// hosts, that is cleartext to forward or ESP. False: sort_any has to, which comes to the same for
-// these.
-static __rte_always_inline bool sort_plain(
-	const struct port *port, struct rte_mbuf *packet, struct sorted *sorted)
+// The same at an inside port: a whole IPv4 packet without options, between hosts, to forward.
+static __rte_always_inline bool sort_plain_clear(const struct port *port, const struct plain *plain,
+	struct rte_mbuf *packet, struct sorted *sorted)
 {
+	const uint32_t least = sizeof(struct rte_ipv4_hdr);
 	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
 	const uint8_t *ip = ethernet + ETHERNET_SIZE;
 	uint32_t size;
-	if (unlikely(!is_plain_ipv4(port, packet, ethernet)) ||
-		unlikely(!packet_ipv4_is_plain(
-			ip, packet->data_len - ETHERNET_SIZE, must_verify_checksum(packet), &size)))
-		return false;
-	uint32_t address = ((const struct rte_ipv4_hdr *)ip)->dst_addr;
-	if (address == port->own4[0] || // there is one, nearly always
-		(unlikely(port->own4_count > 1) && is_own_address4(port, address)))
-		return sort_plain_esp(sorted, packet, ip, size, port->is_outside);
-	if (unlikely(port->is_outside))
+	if (unlikely(!is_plain(plain, packet, ethernet, least)) ||
+		unlikely(!packet_ipv4_is_plain(ip, packet->data_len - ETHERNET_SIZE, least,
+			must_verify_checksum(packet), &size)) ||
+		unlikely(is_one_of_own4(port, ((const struct rte_ipv4_hdr *)ip)->dst_addr)))
 		return false;
 	burst_look_plain(&sorted->destinations.look, ip);
 	add_forward(sorted, packet, ip, size);
 	return true;
 }
 
+// Returns the frames' bytes. `is_outside`: the port's, as a constant.
+static __rte_always_inline uint64_t sort_frames(struct worker *worker, const struct port *port,
+	bool is_outside, struct rte_mbuf **packets, unsigned int count, struct sorted *sorted)
+{
+	const struct plain plain = plain_of(port);
+	uint64_t bytes = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		bytes += packets[i]->pkt_len;
+		if (unlikely(!(is_outside ? sort_plain_esp(port, &plain, packets[i], sorted)
+					  : sort_plain_clear(port, &plain, packets[i], sorted))))
+			sort_any(worker, port, packets[i], sorted);
+	}
+	return bytes;
+}
+
 void receive_burst(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	unsigned int count)
 {
 	struct sorted sorted;
-	uint64_t bytes = 0;
 
 	stage_enter(&worker->stages, STAGE_CLASSIFY, count);
 	sorted.forward_count = sorted.esp_count = 0;
@@ -411,13 +445,10 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 	}
 	if (unlikely(port->tags_size != 0))
 		count = vlan_strip_burst(worker, port, packets, count);
-	for (unsigned int i = 0; i < count; i++) {
-		bytes += packets[i]->pkt_len;
-		if (unlikely(!sort_plain(port, packets[i], &sorted)))
-			sort_any(worker, port, packets[i], &sorted);
-	}
 	worker->source->received += count;
-	worker->source->received_bytes += bytes;
+	worker->source->received_bytes +=
+		port->is_outside ? sort_frames(worker, port, true, packets, count, &sorted)
+				 : sort_frames(worker, port, false, packets, count, &sorted);
 	if (sorted.esp_count != 0)
 		decapsulate_burst(worker, sorted.esp, &sorted.outer, sorted.esp_count);
 	if (sorted.forward_count != 0)

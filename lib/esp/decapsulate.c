@@ -41,8 +41,7 @@ static __rte_always_inline void make_job(struct gcm_job *job, uint8_t *tag, uint
 	_mm_store_si128((__m128i *)job->aad, aad);
 	job->key = common->key;
 	job->data = esp + ESP_HEADER_SIZE + ESP_IV_SIZE;
-	job->length = size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE;
-	job->aad_length = esn ? 12 : 8;
+	set_lengths(job, size - ESP_HEADER_SIZE - ESP_IV_SIZE - ESP_ICV_SIZE, esn ? 12 : 8);
 	job->tag = tag;
 }
 

@@ -190,8 +190,7 @@ static __rte_always_inline uint64_t prepare_packets(struct esp_context *context,
 		write_esp_header(common, number, data - ESP_HEADER_SIZE - ESP_IV_SIZE, job);
 		job->key = common->key;
 		job->data = data;
-		job->length = length;
-		job->aad_length = common->aad_length;
+		set_lengths(job, length, common->aad_length);
 		job->tag = data + length;
 		uint32_t size = common->before + length + ESP_ICV_SIZE;
 		packet->data_off = (uint16_t)(packet->data_off - common->before);

@@ -130,18 +130,21 @@ enum {
 extern const uint8_t packet_ipv4_kinds[256];
 
 // Whether the checksum of an IPv4 header without options is right: ones' complement sums are sums
-// modulo 65535, in words of any size (RFC 1071). A multiple of 65535, and nothing else, becomes
-// small by the factor that is 1/65535 modulo 2^64.
+// modulo 65535, in words of any size (RFC 1071), and so are those of 64 bits with their carries
+// added. A multiple of 65535, and nothing else, becomes small by the factor that is 1/65535 modulo
+// 2^64.
 static inline bool packet_ipv4_sum_is_right(const uint8_t *header)
 {
 	const uint64_t inverse = UINT64_C(0xfffefffefffeffff);
-	uint64_t sum = 0;
-	uint32_t word;
-#pragma GCC unroll 5
-	for (unsigned int i = 0; i < sizeof(struct rte_ipv4_hdr); i += sizeof(word)) {
-		memcpy(&word, header + i, sizeof(word));
-		sum += word;
-	}
+	uint64_t sum, word;
+	uint32_t last;
+	memcpy(&sum, header, sizeof(sum));
+	memcpy(&word, header + sizeof(sum), sizeof(word));
+	memcpy(&last, header + sizeof(sum) + sizeof(word), sizeof(last));
+	sum += word;
+	sum += sum < word;
+	sum += last;
+	sum += sum < last;
 	return sum * inverse <= UINT64_MAX / 0xffff;
 }
 
@@ -152,14 +155,13 @@ static inline bool packet_ipv4_are_hosts(const uint8_t *data)
 		       packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]]) == 0;
 }
 
-// A look at an IPv4 header without options, of which there are 20 bytes: true, and *length as
-// packet_ip_check has it, when that says DROP_NONE and both addresses are those of hosts. False:
-// packet_ip_check has to look.
+// A look at an IPv4 header without options, of which there are at least `least` bytes, 20 or more:
+// true, and *length as packet_ip_check has it, when that says DROP_NONE, *length is `least` or more
+// and both addresses are those of hosts. False: packet_ip_check has to look.
 static inline bool packet_ipv4_is_plain(
-	const uint8_t *data, uint32_t size, bool verify_checksum, uint32_t *length)
+	const uint8_t *data, uint32_t size, uint32_t least, bool verify_checksum, uint32_t *length)
 {
 	const struct rte_ipv4_hdr *ip = (const struct rte_ipv4_hdr *)data;
-	const uint32_t least = sizeof(*ip);
 	uint32_t total = rte_be_to_cpu_16(ip->total_length);
 	*length = total;
 	return likely(total - least <= size - least) && likely(packet_ipv4_are_hosts(data)) &&

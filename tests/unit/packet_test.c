@@ -324,7 +324,7 @@ static void test_plain_ipv4_headers_are_those_that_pass(void **state)
 		}
 		bool passes = packet_ip_check(ip, size, verify, &length) == DROP_NONE;
 		bool hosts = ip[12] != 127 && ip[12] < 224 && ip[16] != 127 && ip[16] < 224;
-		bool plain = packet_ipv4_is_plain(ip, size, verify, &plain_length);
+		bool plain = packet_ipv4_is_plain(ip, size, 20, verify, &plain_length);
 		assert_int_equal(plain, passes && hosts);
 		if (plain)
 			assert_int_equal(plain_length, length);
