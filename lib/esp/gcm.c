@@ -265,7 +265,7 @@ void gcm_encrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 		.together = variant->encrypt,
 		.alone = variant->encrypt_alone,
 		.ipsec_mb = encrypt_one,
-		.longest = gcm->alone ? variant->longest_encrypted : variant->longest,
+		.longest = gcm->longest_encrypted,
 	};
 	pass_burst(gcm, jobs, count, &direction);
 }
@@ -282,7 +282,7 @@ void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 		.together = variant->decrypt,
 		.alone = variant->decrypt_alone,
 		.ipsec_mb = decrypt_one,
-		.longest = gcm->alone ? variant->longest_decrypted : variant->longest,
+		.longest = gcm->longest_decrypted,
 	};
 	pass_burst(gcm, jobs, count, &direction);
 }
@@ -402,10 +402,6 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 		.supported = avx512_supported,
 		.together = 4,
 		.longest = GCM_OWN_POWER_BLOCKS, // there ipsec-mb is as fast
-		// There one after the other is as fast; when decrypting, a message is hashed beside
-		// its own cipher, and sooner so.
-		.longest_encrypted = 28,
-		.longest_decrypted = 12,
 		.encrypt = gcm_avx512_encrypt,
 		.decrypt = gcm_avx512_decrypt,
 		.encrypt_alone = gcm_avx512_encrypt_alone,
@@ -425,17 +421,22 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 
 // ---- measurement ----
 
-// Long messages, few enough for the nearest cache. Medians of many short turns: what interrupts
-// some does not count.
-enum { MEASURED_JOBS = 8, MEASURED_LENGTH = 1408, MEASURED_TURNS = 33 };
+// Few enough for the nearest cache. Medians of many short turns: what interrupts some does not
+// count.
+enum { MEASURED_JOBS = 8, MEASURED_TURNS = 25 };
+enum { MEASURED_LONG = 88 };                // blocks of a long message: Ethernet's
+enum { BORDER_LEAST = 8, BORDER_STEP = 4 }; // blocks; shorter ones always go together
+_Static_assert(MEASURED_LONG > GCM_OWN_POWER_BLOCKS, "too long for others' company");
 
 struct measurement {
 	struct gcm_key key;
 	struct gcm_job jobs[MEASURED_JOBS];
 	uint8_t tag[GCM_TAG_SIZE];
-	uint8_t data[MEASURED_JOBS][GCM_BLOCK_SIZE + MEASURED_LENGTH + GCM_BLOCK_SIZE];
-	uint64_t cycles[2][MEASURED_TURNS]; // of ipsec-mb and of the variant
+	uint8_t data[MEASURED_JOBS][(1 + MEASURED_LONG + 1) * GCM_BLOCK_SIZE];
+	uint64_t cycles[2][MEASURED_TURNS]; // of the two ways
 };
+
+typedef void (*burst_pass)(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count);
 
 static int compare_cycles(const void *a, const void *b)
 {
@@ -449,60 +450,96 @@ static uint64_t median_cycles(uint64_t cycles[MEASURED_TURNS])
 	return cycles[MEASURED_TURNS / 2];
 }
 
-static uint64_t measure_turn(const struct gcm *gcm, const struct measurement *measurement)
+// Whether messages of so many blocks pass faster the second way than the first.
+static bool second_is_faster(struct measurement *measurement, const struct gcm ways[2],
+	burst_pass pass, unsigned int blocks)
 {
-	uint64_t begin = rte_rdtsc();
-	gcm_encrypt_burst(gcm, measurement->jobs, MEASURED_JOBS);
-	gcm_decrypt_burst(gcm, measurement->jobs, MEASURED_JOBS);
-	return rte_rdtsc() - begin;
+	for (unsigned int i = 0; i < MEASURED_JOBS; i++)
+		measurement->jobs[i].length = blocks * GCM_BLOCK_SIZE;
+	for (unsigned int turn = 0; turn < MEASURED_TURNS; turn++)
+		for (unsigned int way = 0; way < 2; way++) {
+			uint64_t begin = rte_rdtsc();
+			pass(&ways[way], measurement->jobs, MEASURED_JOBS);
+			measurement->cycles[way][turn] = rte_rdtsc() - begin;
+		}
+	return median_cycles(measurement->cycles[1]) < median_cycles(measurement->cycles[0]);
 }
 
-bool gcm_alone_is_faster(const IMB_MGR *manager, const struct gcm_variant *variant)
+static void pass_both(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
 {
-	if (variant->encrypt_alone == NULL)
-		return false;
-	struct measurement *measurement =
-		aligned_alloc(64, RTE_ALIGN_CEIL(sizeof(*measurement), 64));
-	if (measurement == NULL)
-		return false;
-	memset(measurement, 0, sizeof(*measurement));
+	gcm_encrypt_burst(gcm, jobs, count);
+	gcm_decrypt_burst(gcm, jobs, count);
+}
+
+static bool alone_is_faster(struct measurement *measurement, const struct gcm *gcm)
+{
+	struct gcm ways[2] = {*gcm, *gcm};
+	ways[1].alone = true;
+	return gcm->variant->encrypt_alone != NULL &&
+	       second_is_faster(measurement, ways, pass_both, MEASURED_LONG);
+}
+
+// Up to how many blocks messages pass faster together than alone.
+static unsigned int find_border(
+	struct measurement *measurement, const struct gcm *gcm, burst_pass pass)
+{
+	struct gcm ways[2] = {*gcm, *gcm};
+	ways[0].longest_encrypted = ways[0].longest_decrypted = 0;
+	unsigned int blocks = gcm->variant->longest;
+	while (blocks > BORDER_LEAST &&
+		!second_is_faster(measurement, ways, pass, blocks - BORDER_STEP))
+		blocks -= BORDER_STEP;
+	return blocks;
+}
+
+static void prepare_measurement(struct measurement *measurement, const IMB_MGR *manager)
+{
 	static const uint8_t key[GCM_KEY_SIZE] = {0};
+	memset(measurement, 0, sizeof(*measurement));
 	gcm_key_expand(manager, &measurement->key, key);
 	for (unsigned int i = 0; i < MEASURED_JOBS; i++)
 		measurement->jobs[i] = (struct gcm_job){
 			.key = &measurement->key,
 			.data = measurement->data[i] + GCM_BLOCK_SIZE,
-			.length = MEASURED_LENGTH,
 			.aad_length = 8,
 			.tag = measurement->tag,
 		};
-	for (unsigned int turn = 0; turn < MEASURED_TURNS; turn++)
-		for (unsigned int alone = 0; alone < 2; alone++) {
-			const struct gcm gcm = {manager, variant, alone == 1};
-			measurement->cycles[alone][turn] = measure_turn(&gcm, measurement);
-		}
-	bool faster = median_cycles(measurement->cycles[1]) < median_cycles(measurement->cycles[0]);
-	free(measurement);
-	return faster;
 }
 
-// Once for all workers.
-static bool choose_alone(const struct gcm *gcm)
+void gcm_measure(struct gcm *gcm)
 {
-	static enum { UNKNOWN, FASTER, SLOWER } choice = UNKNOWN;
-	if (choice == UNKNOWN)
-		choice = gcm_alone_is_faster(gcm->manager, gcm->variant) ? FASTER : SLOWER;
-	return choice == FASTER;
+	gcm->alone = false;
+	gcm->longest_encrypted = gcm->longest_decrypted =
+		gcm->variant != NULL ? gcm->variant->longest : 0;
+	if (gcm->variant == NULL)
+		return;
+	struct measurement *measurement =
+		aligned_alloc(64, RTE_ALIGN_CEIL(sizeof(*measurement), 64));
+	if (measurement == NULL)
+		return;
+	prepare_measurement(measurement, gcm->manager);
+	gcm->alone = alone_is_faster(measurement, gcm);
+	if (gcm->alone) {
+		gcm->longest_encrypted = find_border(measurement, gcm, gcm_encrypt_burst);
+		gcm->longest_decrypted = find_border(measurement, gcm, gcm_decrypt_burst);
+	}
+	free(measurement);
 }
 
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto)
 {
+	static struct gcm measured; // once for all workers
 	*gcm = (struct gcm){.manager = manager};
 	if (crypto == ESP_CRYPTO_IPSEC_MB)
 		return true;
-	for (unsigned int i = 0; i < GCM_VARIANTS && gcm->variant == NULL; i++)
-		if (gcm_variants[i].supported())
-			gcm->variant = &gcm_variants[i];
-	gcm->alone = gcm->variant != NULL && choose_alone(gcm);
+	if (measured.variant == NULL) {
+		for (unsigned int i = 0; i < GCM_VARIANTS && gcm->variant == NULL; i++)
+			if (gcm_variants[i].supported())
+				gcm->variant = &gcm_variants[i];
+		gcm_measure(gcm);
+		measured = *gcm;
+	}
+	*gcm = measured;
+	gcm->manager = manager;
 	return gcm->variant != NULL || crypto == ESP_CRYPTO_AUTO;
 }

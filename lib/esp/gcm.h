@@ -68,9 +68,7 @@ struct gcm_variant {
 	const char *name; // of the vector instructions
 	bool (*supported)(void);
 	unsigned int together; // how many, at most GCM_TOGETHER_MAX
-	unsigned int longest;  // blocks; what is longer is ipsec-mb's
-	// The same where single messages are the variant's own: what is longer goes alone.
-	unsigned int longest_encrypted, longest_decrypted;
+	unsigned int longest;  // blocks; what is longer goes alone
 	gcm_together encrypt, decrypt;
 	gcm_alone encrypt_alone, decrypt_alone; // NULL: there are none
 	void (*wipe)(void); // registers and stack, after the last call of a burst
@@ -85,14 +83,18 @@ struct gcm {
 	const struct gcm_variant *variant; // NULL: ipsec-mb for all
 	bool alone; // single messages are the variant's, which has functions for them; else
 		    // ipsec-mb's
+	// Blocks, at most the variant's `longest`: longer messages go alone.
+	unsigned int longest_encrypted, longest_decrypted;
 };
 
 // What this CPU and `crypto` call for. `manager` is borrowed for the life of *gcm. False: the CPU
-// lacks what ESP_CRYPTO_BURST needs. The first call that chooses a variant measures whose single
-// messages are faster, the variant's or ipsec-mb's, for less than a millisecond. Control thread.
+// lacks what ESP_CRYPTO_BURST needs. The first call that chooses a variant measures, see
+// gcm_measure. Control thread.
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto);
-// Whether the variant has functions for single messages, and they beat ipsec-mb here.
-bool gcm_alone_is_faster(const IMB_MGR *manager, const struct gcm_variant *variant);
+// Chooses the ways of messages for gcm->variant, if there is one, by what is faster here: whose the
+// single messages are, the variant's or ipsec-mb's, and from which length on messages go alone.
+// Takes about a millisecond.
+void gcm_measure(struct gcm *gcm);
 // Compares *gcm with ipsec-mb, both directions, over lengths, keys and mixtures of them; takes
 // milliseconds. False: they differ, or memory is short.
 bool gcm_self_test(const struct gcm *gcm);

@@ -446,8 +446,7 @@ static int run(const char *name, const struct gcm_variant *variant, bool alone)
 		cmocka_unit_test(test_steps_of_single_messages),
 		cmocka_unit_test(test_steps_tell),
 	};
-	gcm.variant = variant;
-	gcm.alone = alone;
+	gcm = test_gcm(gcm.manager, variant, alone);
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 

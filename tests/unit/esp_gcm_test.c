@@ -318,6 +318,13 @@ static void test_choice(void **unused)
 	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_IPSEC_MB));
 	assert_null(gcm.variant);
 	assert_false(gcm.alone);
+	// Measured once: the same again.
+	struct gcm second;
+	assert_true(gcm_choose(&gcm, burst.manager, ESP_CRYPTO_AUTO));
+	assert_true(gcm_choose(&second, burst.manager, ESP_CRYPTO_AUTO));
+	assert_int_equal(second.alone, gcm.alone);
+	assert_int_equal(second.longest_encrypted, gcm.longest_encrypted);
+	assert_int_equal(second.longest_decrypted, gcm.longest_decrypted);
 
 	enum esp_crypto chosen;
 	assert_int_equal(esp_crypto_choose(ESP_CRYPTO_IPSEC_MB, &chosen), ESP_CRYPTO_FINE);
@@ -328,15 +335,37 @@ static void test_choice(void **unused)
 		best != NULL ? ESP_CRYPTO_FINE : ESP_CRYPTO_UNSUPPORTED);
 }
 
-static void pass_at_once(const struct gcm_job *const *singles, unsigned int count)
+static void pass_fast(const struct gcm_job *const *singles, unsigned int count)
 {
-	(void)singles, (void)count;
+	(void)count;
+	burst.variant->encrypt_alone(singles, 1);
+}
+
+static void together_at_once(const struct gcm_job *const *four, unsigned int blocks)
+{
+	(void)four, (void)blocks;
 }
 
 static void pass_slowly(const struct gcm_job *const *singles, unsigned int count)
 {
 	for (unsigned int i = 0; i < 16; i++)
 		burst.variant->encrypt_alone(singles, count);
+}
+
+static void together_slowly(const struct gcm_job *const *four, unsigned int blocks)
+{
+	for (unsigned int i = 0; i < 64; i++)
+		burst.variant->encrypt(four, blocks);
+}
+
+static void check_measured(const struct gcm_variant *variant, bool alone, unsigned int encrypted,
+	unsigned int decrypted)
+{
+	struct gcm gcm = {.manager = burst.manager, .variant = variant};
+	gcm_measure(&gcm);
+	assert_int_equal(gcm.alone, alone);
+	assert_int_equal(gcm.longest_encrypted, encrypted);
+	assert_int_equal(gcm.longest_decrypted, decrypted);
 }
 
 static void test_measurement(void **unused)
@@ -346,13 +375,17 @@ static void test_measurement(void **unused)
 		return;
 	struct gcm_variant variant = *burst.variant;
 	variant.encrypt_alone = variant.decrypt_alone = NULL;
-	assert_false(gcm_alone_is_faster(burst.manager, &variant));
+	check_measured(&variant, false, variant.longest, variant.longest);
 	if (!burst.alone)
 		return;
-	variant.encrypt_alone = variant.decrypt_alone = pass_at_once;
-	assert_true(gcm_alone_is_faster(burst.manager, &variant));
 	variant.encrypt_alone = variant.decrypt_alone = pass_slowly;
-	assert_false(gcm_alone_is_faster(burst.manager, &variant));
+	check_measured(&variant, false, variant.longest, variant.longest);
+	variant.encrypt_alone = variant.decrypt_alone = pass_fast;
+	variant.encrypt = together_slowly;
+	variant.decrypt = together_slowly;
+	check_measured(&variant, true, 8, 8);
+	variant.encrypt = together_at_once;
+	check_measured(&variant, true, variant.longest, 8);
 }
 
 // `variant`: NULL for ipsec-mb against itself.
@@ -373,8 +406,7 @@ static int run(const char *name, const struct gcm_variant *variant, bool alone)
 		cmocka_unit_test(test_choice),
 		cmocka_unit_test(test_measurement),
 	};
-	burst.variant = variant;
-	burst.alone = alone;
+	burst = test_gcm(burst.manager, variant, alone);
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 

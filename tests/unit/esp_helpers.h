@@ -56,6 +56,14 @@ static inline int test_each_cipher(
 	return failed;
 }
 
+// The ways of messages as tests want them, whatever is faster here.
+static inline struct gcm test_gcm(
+	const IMB_MGR *manager, const struct gcm_variant *variant, bool alone)
+{
+	unsigned int longest = variant == NULL ? 0 : alone ? 12 : variant->longest;
+	return (struct gcm){manager, variant, alone, longest, longest};
+}
+
 // splitmix64: small, and the same on every machine.
 static inline uint64_t test_random(uint64_t *state)
 {

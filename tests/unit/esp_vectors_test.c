@@ -163,8 +163,8 @@ static void check_gcm_file(const char *name, const struct gcm_names *names, unsi
 	}
 	fclose(file);
 	assert_int_equal(count, expected);
-	struct gcm gcm = {
-		.manager = manager, .variant = context->gcm.variant, .alone = context->gcm.alone};
+	struct gcm gcm = context->gcm;
+	gcm.manager = manager;
 	assert_int_equal(check_gcm(&gcm, vectors, count, &other), expected_short);
 	free_mb_mgr(manager);
 }
@@ -292,8 +292,7 @@ static int run(const char *name, const struct gcm_variant *variant, bool alone)
 		cmocka_unit_test(test_draft_packets),
 		cmocka_unit_test(test_scapy_packets),
 	};
-	context->gcm.variant = variant;
-	context->gcm.alone = alone;
+	context->gcm = test_gcm(context->gcm.manager, variant, alone);
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 
