@@ -24,7 +24,7 @@ For each size and direction it prints
 
   Mpps       packets a second that came out, in millions; of both directions together with `both`.
              The median of five intervals
-  spread     greatest less smallest interval, in % of the median
+  spread     greatest less smallest interval, in % of the median; with --turns, of one turn
   inner      Gbit/s of the inner IP packets
   wire       Gbit/s of the ESP on an Ethernet: frame, checksum, preamble and gap
   cycles     of the TSC per packet, while the worker was busy
@@ -61,6 +61,12 @@ def size_argument(text):
             f"{text}: not imix, nor a number of bytes from {traffic.SIZE_MIN} to "
             f"{traffic.SIZE_MAX}")
     return str(int(text))
+
+
+def turns_argument(text):
+    if not text.isdecimal() or not 1 <= int(text) <= 99:
+        raise argparse.ArgumentTypeError(f"{text}: not a number from 1 to 99")
+    return int(text)
 
 
 def seconds_argument(text):
@@ -104,6 +110,9 @@ def parser():
         help="encap: cleartext in, ESP out; decap; both at once. May be repeated. By default all")
     add("--seconds", type=seconds_argument, default=3.0, metavar="N",
         help="how long each row is measured, after a second of warming up; by default 3")
+    add("--turns", type=turns_argument, metavar="N",
+        help="measure each row so often, the programs in turns, each time with processes anew, and "
+        "print the turn whose Mpps are the median: for machines whose speed changes by the minute")
     add("--cores", type=cores_argument, metavar="LIST",
         help="the workers' cores, such as 2,3; by default one, core 1. As many queues as cores")
     add("--generator-cores", type=cores_argument, metavar="LIST",
@@ -284,6 +293,24 @@ def run_case(make, case, options, cores, hugepages):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def median_turn(turns):
+    """The row with the median rate (of an even number, the lower middle one), and all rates."""
+    ordered = sorted(turns, key=lambda row: row["packets_per_second"])
+    row = ordered[(len(ordered) - 1) // 2]
+    return {**row, "turns": [turn["packets_per_second"] for turn in turns]}
+
+
+def run_turns(case, makers, options, cores, hugepages, progress):
+    """A row for each program."""
+    rows = [[] for _ in makers]
+    for turn in range(options.turns or 1):
+        for make, turns in zip(makers, rows):
+            which = f", turn {turn + 1}" if options.turns else ""
+            progress.step(f"{case[1]}, size {case[0]}, {options.seconds:g} s{which}")
+            turns.append(run_case(make, case, options, cores, hugepages))
+    return list(map(median_turn, rows))
+
+
 # ---- report ----
 
 COLUMNS = (("program", 7), ("direction", 9), ("size", 5), ("Mpps", 6), ("spread", 7), ("inner", 6),
@@ -316,6 +343,12 @@ def print_table(result):
     print(line([name for name, _ in COLUMNS]))
     for row in result["rows"]:
         print(line(cells(row)))
+    if result["load"]["turns"] > 1:
+        print()
+        for row in result["rows"]:
+            rates_of_turns = " ".join(f"{rate / 1e6:.2f}" for rate in row["turns"])
+            print(f"turns of {row['program']}, {row['direction']}, {row['size']}, Mpps: "
+                  f"{rates_of_turns}")
     for row in result["rows"]:
         gateway = row.get("gateway", {"drops": {}})
         for reason, packets in gateway["drops"].items():
@@ -338,7 +371,7 @@ def compare(rows):
 
 # Of these, a gateway with the user's configuration takes none.
 BED_ARGUMENTS = ("size", "direction", "cores", "generator_cores", "baseline", "secgw",
-                 "secgw_options", "no_hugepages")
+                 "secgw_options", "no_hugepages", "turns")
 
 
 def run_live(options):
@@ -363,18 +396,17 @@ def run(options):
         makers.append(lambda test, workers: bed.Secgw(test, workers, options.secgw))
     cases = [(size, direction, ("encap", "decap") if direction == "both" else (direction,))
              for direction in options.direction or DIRECTIONS for size in options.size or SIZES]
-    progress = Progress(len(cases) * len(makers))
+    progress = Progress(len(cases) * len(makers) * (options.turns or 1))
     rows = []
     try:
         for case in cases:
-            for make in makers:
-                progress.step(f"{case[1]}, size {case[0]}, {options.seconds:g} s")
-                rows.append(run_case(make, case, options, cores, hugepages))
+            rows += run_turns(case, makers, options, cores, hugepages, progress)
     finally:
         progress.end()
     return {"machine": machine(), "rows": rows, "comparisons": compare(rows),
             "load": {"worker_cores": cores[0], "generator_cores": cores[1],
-                     "hugepages": hugepages, "seconds": options.seconds, "replay_window": 0}}
+                     "hugepages": hugepages, "seconds": options.seconds,
+                     "turns": options.turns or 1, "replay_window": 0}}
 
 
 def main(arguments):
