@@ -95,19 +95,22 @@ static unsigned int drop_refused(struct worker *worker, struct rte_mbuf **packet
 	return good;
 }
 
-// Once per run of neighbours that share a tunnel. `groups`: how many tunnels there are, or more.
-static void count_packets(struct worker *worker, struct rte_mbuf *const *packets,
-	const uint32_t *tunnels, unsigned int count, unsigned int groups)
+static inline void count_tunnel(
+	struct worker *worker, uint32_t tunnel, unsigned int packets, uint64_t bytes)
+{
+	worker->slot->tunnels[tunnel].in_packets += packets;
+	worker->slot->tunnels[tunnel].in_bytes += bytes;
+}
+
+// Once per run of neighbours that share a tunnel.
+static void count_runs(struct worker *worker, struct rte_mbuf *const *packets,
+	const uint32_t *tunnels, unsigned int count)
 {
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
-		uint32_t tunnel = tunnels[begin];
 		uint64_t bytes = 0;
-		for (end = groups == 1 ? count : begin; end < count && tunnels[end] == tunnel;)
-			end++;
-		for (unsigned int i = begin; i < end; i++)
-			bytes += packets[i]->pkt_len;
-		worker->slot->tunnels[tunnel].in_packets += end - begin;
-		worker->slot->tunnels[tunnel].in_bytes += bytes;
+		for (end = begin; end < count && tunnels[end] == tunnels[begin]; end++)
+			bytes += packets[end]->pkt_len;
+		count_tunnel(worker, tunnels[begin], end - begin, bytes);
 	}
 }
 
@@ -135,6 +138,7 @@ static __attribute__((noinline)) void group(struct rte_mbuf **packets,
 	grouped->outer.any_sender = outer->any_sender;
 }
 
+// `groups`: how many tunnels there are, or more.
 static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets,
 	const struct outer_headers *outer, struct esp_sa_in *const *sas, uint32_t *tunnels,
 	unsigned int count, unsigned int groups)
@@ -151,7 +155,10 @@ static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets
 		count = drop_refused(worker, packets, tunnels, drops, count);
 	if (count == 0)
 		return;
-	count_packets(worker, packets, tunnels, count, groups);
+	if (groups == 1)
+		count_tunnel(worker, tunnels[0], count, esp_decapsulated_bytes(worker->esp));
+	else
+		count_runs(worker, packets, tunnels, count);
 	forward_decapsulated(worker, packets, tunnels, count);
 }
 

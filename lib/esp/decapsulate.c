@@ -329,6 +329,7 @@ static inline unsigned int finish_run(struct esp_context *context, struct rte_mb
 	if (unlikely(sa->selective))
 		bytes -= refuse_unselected(sa->selectors, packets, drops, count);
 	unsigned int refused = count_refused(drops, count);
+	context->inner_bytes += bytes;
 	if (likely(refused != count)) {
 		struct esp_counters *counters = &sa->counters[context->worker];
 		counters->packets += count - refused;
@@ -345,6 +346,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	const bool one = is_one_sa(sas, count);
 	unsigned int jobs = 0, refused = 0;
 	memset(drops, DROP_NONE, count);
+	context->inner_bytes = 0;
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = one ? count : end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
@@ -358,4 +360,9 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 			context, packets, sas[begin], begin, end, traffic_classes, now, drops);
 	}
 	return refused;
+}
+
+uint64_t esp_decapsulated_bytes(const struct esp_context *context)
+{
+	return context->inner_bytes;
 }

@@ -179,11 +179,13 @@ unsigned int esp_encapsulate_dummies(struct esp_context *context, struct rte_mbu
 // data is exactly the inner IP packet, its header checked (packet_ip_check), padding and TFC
 // padding trimmed. drops[i] is DROP_NONE, or why packet i was refused (NOT_LINEAR, RUNT, REPLAY,
 // TOO_OLD, ICV, BAD_PADDING, BAD_NEXT_HEADER, DUMMY, BAD_INNER, ECN, SELECTOR); its contents are
-// then
-// undefined. All mbufs stay the caller's. Returns how many were refused.
+// then undefined. All mbufs stay the caller's. Returns how many were refused.
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count);
+// Worker, after esp_decapsulate and before another burst: bytes of the inner packets that it
+// accepted.
+uint64_t esp_decapsulated_bytes(const struct esp_context *context);
 
 // Who sent a UDP-encapsulated packet, in one word: outer source address and UDP source port, both
 // in network order. Never 0, which stands for packets without UDP. Over IPv4 equal words are equal

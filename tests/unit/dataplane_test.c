@@ -719,29 +719,129 @@ static void test_all_that_can_arrive_while_all_is_scarce(void **state)
 	assert_nothing_is_held();
 }
 
-// A packet of the far side's to this address, in ESP, goes in at the outside port.
-static void receive_from_tunnel(const char *destination)
+// A packet of UDP, whose payload is 8 bytes of `number`.
+static struct rte_mbuf *make_packet(
+	const char *source, const char *destination, uint8_t ttl, uint8_t number)
 {
 	struct rte_mbuf *packet = rte_pktmbuf_alloc(pool);
-	struct esp_sa_out *sa = tunnel_get(dataplane->tunnels, 0)->current->out;
 	struct packet_address from, to;
-	uint8_t drop;
 	assert_non_null(packet);
-	assert_true(packet_address_parse("169.254.10.1", &from));
+	assert_true(packet_address_parse(source, &from));
 	assert_true(packet_address_parse(destination, &to));
-	const struct packet_ip_fields fields = {
-		.source = &from, .destination = &to, .protocol = IPPROTO_UDP, .ttl = 64, .size = 8};
+	const struct packet_ip_fields fields = {.source = &from,
+		.destination = &to,
+		.protocol = IPPROTO_UDP,
+		.ttl = ttl,
+		.size = 8};
 	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
 	packet->data_len = (uint16_t)(packet_ip_write(ip, &fields) + fields.size);
 	packet->pkt_len = packet->data_len;
-	memset(ip + 20, 0, fields.size);
+	memset(ip + 20, number, fields.size);
+	return packet;
+}
+
+// The same as a frame of the far side's, in ESP.
+static struct rte_mbuf *make_esp(
+	const char *source, const char *destination, uint8_t ttl, uint8_t number)
+{
+	struct rte_mbuf *packet = make_packet(source, destination, ttl, number);
+	struct esp_sa_out *sa = tunnel_get(dataplane->tunnels, 0)->current->out;
+	uint8_t drop;
 	assert_int_equal(esp_encapsulate(worker->esp, &packet, &sa, &drop, 1), 0);
-	ip = rte_pktmbuf_mtod(packet, uint8_t *);
+	uint8_t *ip = rte_pktmbuf_mtod(packet, uint8_t *);
 	put_address(ip + offsetof(struct rte_ipv4_hdr, src_addr), "203.0.113.1");
 	put_address(ip + offsetof(struct rte_ipv4_hdr, dst_addr), "198.51.100.1"); // same checksum
 	put_ethernet(packet, OUTSIDE);
+	return packet;
+}
+
+static void receive_from_tunnel(const char *destination)
+{
+	struct rte_mbuf *packet = make_esp("169.254.10.1", destination, 64, 0);
 	dataplane_worker_receive(dataplane, 0, OUTSIDE, &packet, 1);
 	end_burst();
+}
+
+// ---- Bursts that go one way ----
+
+enum { WAY_BURST = 8 };
+static const uint8_t way_ttls[WAY_BURST] = {1, 64, 2, 0, 1, 3, 64, 1};
+static const uint8_t way_numbers[] = {1, 2, 5, 6}; // those that have not expired
+
+// `ip`: of a packet from make_packet that was forwarded.
+static void check_way(const uint8_t *ip, unsigned int index)
+{
+	uint8_t number = way_numbers[index];
+	uint32_t length;
+	assert_int_equal(packet_ip_check(ip, 28, true, &length), DROP_NONE);
+	assert_int_equal(length, 28);
+	assert_int_equal(ip[offsetof(struct rte_ipv4_hdr, time_to_live)], way_ttls[number] - 1);
+	assert_int_equal(ip[20], number);
+}
+
+static void check_way_counters(unsigned int port)
+{
+	struct telemetry_tunnel tunnel;
+	telemetry_sum_tunnel(dataplane->telemetry, 0, &tunnel);
+	const unsigned int passed = RTE_DIM(way_numbers);
+	assert_int_equal(sum_of(port).forwarded, passed);
+	assert_int_equal(sum_of(port).drops[DROP_TTL_EXPIRED], WAY_BURST - passed);
+	if (port == INSIDE) {
+		assert_int_equal(tunnel.out_packets, passed);
+		assert_int_equal(tunnel.out_bytes, passed * 28);
+	} else {
+		assert_int_equal(tunnel.in_packets, WAY_BURST);
+		assert_int_equal(tunnel.in_bytes, WAY_BURST * 28);
+		assert_int_equal(tunnel.drops[DROP_TTL_EXPIRED], WAY_BURST - passed);
+	}
+}
+
+// Packets that have expired are refused one by one; the others keep their order.
+static void test_a_burst_into_a_tunnel_with_expired_packets(void **state)
+{
+	(void)state;
+	struct rte_mbuf *packets[WAY_BURST];
+	begin();
+	for (unsigned int i = 0; i < WAY_BURST; i++) {
+		packets[i] = make_packet("10.1.0.5", "10.9.0.1", way_ttls[i], (uint8_t)i);
+		put_ethernet(packets[i], INSIDE);
+	}
+	dataplane_worker_receive(dataplane, 0, INSIDE, packets, WAY_BURST);
+	end_burst();
+	struct esp_sa_in *sa = sa_find(dataplane->tunnels, SA_INBOUND, 0x1000, NULL)->in;
+	unsigned int passed = 0;
+	for (unsigned int i = 0; i < sent_count; i++) {
+		uint8_t traffic_class = 0, drop = DROP_NONE;
+		if (*rte_pktmbuf_mtod_offset(sent[i], const uint8_t *, 5) != 3)
+			continue; // to the inside: ICMP errors
+		rte_pktmbuf_adj(sent[i], ETHERNET_SIZE + 20);
+		assert_int_equal(
+			esp_decapsulate(worker->esp, &sent[i], &sa, &traffic_class, &drop, 1), 0);
+		check_way(rte_pktmbuf_mtod(sent[i], const uint8_t *), passed++);
+	}
+	assert_int_equal(passed, RTE_DIM(way_numbers));
+	check_way_counters(INSIDE);
+	assert_nothing_is_held();
+}
+
+static void test_a_burst_out_of_a_tunnel_with_expired_packets(void **state)
+{
+	(void)state;
+	struct rte_mbuf *packets[WAY_BURST];
+	begin();
+	for (unsigned int i = 0; i < WAY_BURST; i++)
+		packets[i] = make_esp("10.9.0.1", "10.1.0.5", way_ttls[i], (uint8_t)i);
+	dataplane_worker_receive(dataplane, 0, OUTSIDE, packets, WAY_BURST);
+	end_burst();
+	unsigned int passed = 0;
+	for (unsigned int i = 0; i < sent_count; i++)
+		if (*rte_pktmbuf_mtod_offset(sent[i], const uint8_t *, 5) ==
+			2) // else an ICMP error
+			check_way(rte_pktmbuf_mtod_offset(sent[i], const uint8_t *, ETHERNET_SIZE),
+				passed++);
+	assert_int_equal(passed, RTE_DIM(way_numbers));
+	check_way_counters(OUTSIDE);
+	assert_nothing_is_held();
 }
 
 // Even where a tunnel takes everything.
@@ -1056,6 +1156,8 @@ int main(void)
 		cmocka_unit_test(test_late_probes_and_a_port_that_goes),
 		cmocka_unit_test(test_late_probes_at_the_end),
 		cmocka_unit_test(test_all_that_can_arrive_while_all_is_scarce),
+		cmocka_unit_test(test_a_burst_into_a_tunnel_with_expired_packets),
+		cmocka_unit_test(test_a_burst_out_of_a_tunnel_with_expired_packets),
 		cmocka_unit_test(test_no_group_is_sent_back_into_a_tunnel),
 		cmocka_unit_test(test_the_mss_of_what_the_host_sends_is_lowered),
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
