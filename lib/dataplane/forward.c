@@ -94,6 +94,11 @@ static void refuse_expired(struct worker *worker, struct rte_mbuf *packet, uint3
 static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
 	uint32_t to, uint32_t arrived, bool keep_arrived)
 {
+	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
+	if (unlikely(ip[0] >> 4 == 6) && !packet_ipv6_source_has_scope(ip)) {
+		worker_drop_of_tunnel(worker, packet, DROP_SOURCE_SCOPE, arrived);
+		return;
+	}
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
 		refuse_expired(worker, packet, arrived);
 		return;

@@ -239,6 +239,16 @@ static inline enum drop_reason packet_ip_check(
 	return DROP_BAD_HEADER;
 }
 
+// Whether a router may forward an IPv6 packet with this checked header: not when its source is a
+// link-local address or none (RFC 4291 sections 2.5.2 and 2.5.6).
+static inline bool packet_ipv6_source_has_scope(const uint8_t *data)
+{
+	static const uint8_t none[16] = {0};
+	const uint8_t *source = ((const struct rte_ipv6_hdr *)data)->src_addr;
+	bool is_link_local = source[0] == 0xfe && (source[1] & 0xc0) == 0x80;
+	return !is_link_local && memcmp(source, none, sizeof(none)) != 0;
+}
+
 // Decrements TTL or hop limit of a checked IP header, with the checksum (RFC 1624): of one that is
 // known to be IPv4, or of any. False, and nothing changed, when it is 0 or 1.
 static inline bool packet_ipv4_decrement_ttl(uint8_t *data)

@@ -37,6 +37,8 @@
 	X(TOO_BIG, "too_big", "the packet is larger than the MTU of its tunnel or port")        \
 	X(NEIGHBOUR_UNRESOLVED, "neighbour_unresolved",                                         \
 		"the MAC address of the next hop is not known yet; it has been asked for")      \
+	X(SOURCE_SCOPE, "source_scope",                                                         \
+		"the IPv6 source address is valid on its own link only, or none at all")        \
 	X(CLEARTEXT_TO_OUTSIDE, "cleartext_to_outside",                                         \
 		"the route leads out of an outside port in clear, which is never done")         \
 	X(CLEARTEXT_FROM_OUTSIDE, "cleartext_from_outside",                                     \

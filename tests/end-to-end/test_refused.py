@@ -202,6 +202,16 @@ def test_no_route(bench):
     bench.nothing_outside()
 
 
+def test_ipv6_sources_that_no_router_passes_on(bench):
+    bench.sa_out()
+    with bench.gateway.dropping(source_scope=3):
+        bench.send_inside(*(probe(source, Bench.BEHIND6) for source in ("fe80::5", "febf::1", "::")))
+    bench.nothing_outside()
+    with bench.gateway.dropping():
+        bench.send_inside(probe("fec0::5", Bench.BEHIND6))
+        bench.outside.receive(esp.is_esp)
+
+
 def test_ttl_expired(bench):
     bench.sa_out()
     with bench.gateway.dropping(ttl_expired=3):
