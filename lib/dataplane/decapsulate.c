@@ -155,11 +155,12 @@ static void decapsulate_grouped(struct worker *worker, struct rte_mbuf **packets
 		count = drop_refused(worker, packets, tunnels, drops, count);
 	if (count == 0)
 		return;
+	const struct esp_accepted accepted = esp_accepted(worker->esp);
 	if (groups == 1)
-		count_tunnel(worker, tunnels[0], count, esp_decapsulated_bytes(worker->esp));
+		count_tunnel(worker, tunnels[0], count, accepted.bytes);
 	else
 		count_runs(worker, packets, tunnels, count);
-	forward_decapsulated(worker, packets, tunnels, count);
+	forward_decapsulated(worker, packets, tunnels, count, accepted.plain);
 }
 
 void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,

@@ -41,11 +41,12 @@ struct both {
 } __rte_aligned(16);
 _Static_assert(sizeof(struct both) == 2 * sizeof(struct route_target), "an array of targets");
 
-static struct burst_look look_up_both(const struct route_table *routes,
-	struct rte_mbuf *const *packets, struct both *results, unsigned int count)
+// `plain`: all packets are; a constant.
+static __rte_always_inline struct burst_look look_up_both(const struct route_table *routes,
+	struct rte_mbuf *const *packets, struct both *results, unsigned int count, bool plain)
 {
 	struct burst_look look = {0};
-	struct route_target *targets = &results[0].destination;
+	struct route_target *targets = (struct route_target *)results;
 	uint32_t addresses[2 * BURST_MAX]; // as in struct both
 	unsigned int i = 0;
 	do { // a burst is not empty
@@ -54,7 +55,10 @@ static struct burst_look look_up_both(const struct route_table *routes,
 		memcpy(&pair, ip + offsetof(struct rte_ipv4_hdr, src_addr), sizeof(pair));
 		pair = rte_bswap64(pair);
 		memcpy(&addresses[2 * i], &pair, sizeof(pair));
-		burst_look_any(&look, i, ip);
+		if (plain)
+			burst_look_plain(&look, ip);
+		else
+			burst_look_any(&look, i, ip);
 	} while (++i < count);
 	route_lookup4(routes, addresses, targets, 2 * count);
 	if (unlikely(look.ipv6 != 0)) {
@@ -94,11 +98,6 @@ static void refuse_expired(struct worker *worker, struct rte_mbuf *packet, uint3
 static inline void gather(struct worker *worker, struct gathered *gathered, struct rte_mbuf *packet,
 	uint32_t to, uint32_t arrived, bool keep_arrived)
 {
-	const uint8_t *ip = rte_pktmbuf_mtod(packet, const uint8_t *);
-	if (unlikely(ip[0] >> 4 == 6) && !packet_ipv6_source_has_scope(ip)) {
-		worker_drop_of_tunnel(worker, packet, DROP_SOURCE_SCOPE, arrived);
-		return;
-	}
 	if (unlikely(!packet_ip_decrement_ttl(rte_pktmbuf_mtod(packet, uint8_t *)))) {
 		refuse_expired(worker, packet, arrived);
 		return;
@@ -134,7 +133,7 @@ static __attribute__((noinline)) void take_out_expired(struct worker *worker,
 	memmove(tunnels + index, tunnels + index + 1, behind * sizeof(*tunnels));
 }
 
-// Of a burst of IPv4 packets that arrived by tunnels[i], or else are to go into tunnels[i]. Takes
+// Of a burst of plain packets that arrived by tunnels[i], or else are to go into tunnels[i]. Takes
 // the expired ones out; returns how many are left.
 static inline unsigned int decrement_ttls(struct worker *worker, struct rte_mbuf **packets,
 	uint32_t *tunnels, unsigned int count, bool arrived)
@@ -229,16 +228,30 @@ static bool are_equal_targets(const struct route_target *targets, unsigned int c
 	return differences == 0;
 }
 
-// Bursts whose packets go different ways.
+// Of an unusual packet: whether it was refused because its source is none that is passed on. What
+// is for the host itself may have any.
+static bool refuse_scope(struct worker *worker, struct rte_mbuf *packet, struct route_target target,
+	uint32_t arrived)
+{
+	if (target.kind == ROUTE_LOCAL_PORT || target.kind == ROUTE_LOCAL_TUNNEL ||
+		packet_source_has_scope(rte_pktmbuf_mtod(packet, const uint8_t *)))
+		return false;
+	worker_drop_of_tunnel(worker, packet, DROP_SOURCE_SCOPE, arrived);
+	return true;
+}
+
+// Bursts whose packets go different ways, or are unusual.
 static __attribute__((noinline)) void forward_inside_each(struct worker *worker,
 	const struct port *port, struct rte_mbuf **packets, const struct route_target *targets,
-	uint8_t syn, unsigned int count)
+	const struct burst_look *look, unsigned int count)
 {
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
-	forwarding.syn = syn;
+	forwarding.syn = look->syn;
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target target = targets[i];
+		if (unlikely(look->unusual) && refuse_scope(worker, packets[i], target, NO_TUNNEL))
+			continue;
 		if (likely(target.kind == ROUTE_TUNNEL))
 			forward_to_tunnel(
 				worker, &forwarding.tunnels, packets[i], target.index, NO_TUNNEL);
@@ -255,9 +268,9 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 	const struct burst_look *look = &destinations->look;
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	look_up_destinations(worker->dataplane->routes, packets, destinations, targets, count);
-	if (unlikely(look->ipv6 != 0 || look->syn != 0 || targets[0].kind != ROUTE_TUNNEL) ||
+	if (unlikely(look->unusual || look->syn != 0 || targets[0].kind != ROUTE_TUNNEL) ||
 		!are_equal_targets(targets, count)) {
-		forward_inside_each(worker, port, packets, targets, look->syn, count);
+		forward_inside_each(worker, port, packets, targets, look, count);
 		return;
 	}
 	uint32_t tunnels[BURST_MAX];
@@ -268,21 +281,24 @@ void forward_inside(struct worker *worker, const struct port *port, struct rte_m
 		encapsulate_burst(worker, packets, tunnels, count);
 }
 
-// Link-local groups (OSPF and the like over the tunnel) are the host's business.
-static bool is_link_scope(const struct rte_mbuf *packet)
+// Of an unusual packet that came by a tunnel: whether it went no further, wherever a route leads.
+// What is of link scope (OSPF and the like over the tunnel) is the host's business, other groups
+// are not routed.
+static bool end_group(struct worker *worker, struct rte_mbuf *packet, uint32_t arrived)
 {
 	struct packet_address destination = destination_of(packet);
-	return packet_address_is_link_scope(&destination);
+	if (packet_address_is_link_scope(&destination)) {
+		punt_ip(worker, packet, arrived);
+		return true;
+	}
+	if (packet_address_is_multicast(&destination)) {
+		worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
+		return true;
+	}
+	return false;
 }
 
-static bool is_multicast(const struct rte_mbuf *packet)
-{
-	struct packet_address destination = destination_of(packet);
-	return packet_address_is_multicast(&destination);
-}
-
-// What came by a tunnel and does not go to the one next hop of its prefix. A tunnel may take
-// everything: what is of link scope is the host's all the same.
+// What came by a tunnel and does not go to the one next hop of its prefix.
 static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct worker *worker,
 	struct forwarding *forwarding, struct rte_mbuf *packet, struct route_target source,
 	struct route_target target, uint32_t arrived)
@@ -296,13 +312,7 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		refuse_unresolved(worker, packet, target.index, arrived);
 		break;
 	case ROUTE_TUNNEL:
-		if (is_link_scope(packet))
-			punt_ip(worker, packet, arrived);
-		else if (is_multicast(packet)) // back and forth until its TTL ends
-			worker_drop_of_tunnel(worker, packet, DROP_NO_ROUTE, arrived);
-		else
-			forward_to_tunnel(
-				worker, &forwarding->tunnels, packet, target.index, arrived);
+		forward_to_tunnel(worker, &forwarding->tunnels, packet, target.index, arrived);
 		break;
 	case ROUTE_LOCAL_TUNNEL:
 		if (probe_take(worker, packet, source, target, arrived))
@@ -312,11 +322,8 @@ static __attribute__((noinline)) void forward_decapsulated_elsewhere(struct work
 		punt_ip(worker, packet, arrived);
 		break;
 	default:
-		if (is_link_scope(packet))
-			punt_ip(worker, packet, arrived);
-		else
-			icmp_refuse(worker, packet, DROP_NO_ROUTE, arrived, PACKET_ICMP_NO_ROUTE, 0,
-				arrived);
+		icmp_refuse(
+			worker, packet, DROP_NO_ROUTE, arrived, PACKET_ICMP_NO_ROUTE, 0, arrived);
 	}
 }
 
@@ -328,9 +335,8 @@ static __attribute__((noinline)) void refuse_source(struct worker *worker, struc
 		worker_drop_of_tunnel(worker, packet, DROP_INNER_SOURCE, arrived);
 }
 
-// Whether all packets are of IPv4, from tunnels, and go to one adjacency.
-static bool go_one_way(
-	const struct burst_look *look, const struct both *looked_up, unsigned int count)
+// Whether all packets are from tunnels and go to one adjacency.
+static bool go_one_way(const struct both *looked_up, unsigned int count)
 {
 	const __m128i first = _mm_load_si128((const __m128i *)looked_up);
 	const __m128i mask = _mm_setr_epi32(-1, -1, UINT8_MAX, 0); // of a source, see is_tunnel
@@ -338,24 +344,28 @@ static bool go_one_way(
 	for (unsigned int i = 0; i < count; i++)
 		differences = _mm_or_si128(differences,
 			_mm_xor_si128(first, _mm_load_si128((const __m128i *)&looked_up[i])));
-	return look->ipv6 == 0 && looked_up[0].destination.kind == ROUTE_ADJACENCY &&
-	       is_tunnel(looked_up[0].source) && _mm_testz_si128(differences, mask);
+	return looked_up[0].destination.kind == ROUTE_ADJACENCY && is_tunnel(looked_up[0].source) &&
+	       _mm_testz_si128(differences, mask);
 }
 
-// Bursts whose packets go different ways.
+// Bursts whose packets go different ways, or are unusual.
 static __attribute__((noinline)) void forward_decapsulated_each(struct worker *worker,
 	struct rte_mbuf **packets, const uint32_t *tunnels, const struct both *looked_up,
-	uint8_t syn, unsigned int count)
+	const struct burst_look *look, unsigned int count)
 {
 	struct forwarding forwarding;
 	forwarding.tunnels.count = forwarding.ports.count = 0;
-	forwarding.syn = syn;
+	forwarding.syn = look->syn;
 	for (unsigned int i = 0; i < count; i++) {
 		struct route_target source = looked_up[i].source;
 		struct route_target target = looked_up[i].destination;
 		// Any tunnel will do: the far side may answer by another one than we send by.
 		if (unlikely(!is_tunnel(source)))
 			refuse_source(worker, packets[i], source, target, tunnels[i]);
+		else if (unlikely(look->unusual) &&
+			 (end_group(worker, packets[i], tunnels[i]) ||
+				 refuse_scope(worker, packets[i], target, tunnels[i])))
+			continue;
 		else if (likely(target.kind == ROUTE_ADJACENCY))
 			forward_to_port(
 				worker, &forwarding.ports, packets[i], target.index, tunnels[i]);
@@ -366,17 +376,19 @@ static __attribute__((noinline)) void forward_decapsulated_each(struct worker *w
 	send_gathered(worker, &forwarding);
 }
 
-void forward_decapsulated(
-	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count)
+void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
+	unsigned int count, bool plain)
 {
+	const struct route_table *routes = worker->dataplane->routes;
 	struct both looked_up[BURST_MAX];
 	stage_enter(&worker->stages, STAGE_FORWARD, count);
 	const struct burst_look look =
-		look_up_both(worker->dataplane->routes, packets, looked_up, count);
+		likely(plain) ? look_up_both(routes, packets, looked_up, count, true)
+			      : look_up_both(routes, packets, looked_up, count, false);
 	if (unlikely(look.syn != 0))
 		mss_clamp(worker, packets, tunnels, count);
-	if (!likely(go_one_way(&look, looked_up, count))) {
-		forward_decapsulated_each(worker, packets, tunnels, looked_up, look.syn, count);
+	if (unlikely(look.unusual) || !go_one_way(looked_up, count)) {
+		forward_decapsulated_each(worker, packets, tunnels, looked_up, &look, count);
 		return;
 	}
 	uint32_t adjacency = looked_up[0].destination.index;

@@ -137,9 +137,10 @@ struct outer_headers {
 struct burst_look {
 	uint64_t ipv6; // bit i: packet i is of IPv6
 	uint8_t syn;   // 0 = no packet is a TCP SYN segment
+	bool unusual;  // one may not be plain: of IPv4 without options, between hosts
 };
 
-// Packet `index` of the burst, by its checked IP header: one of IPv4 without options, or any.
+// Packet `index` of the burst, by its checked IP header: a plain one, or any.
 static inline void burst_look_plain(struct burst_look *look, const uint8_t *ip)
 {
 	look->syn |= packet_plain_guess_syn(ip);
@@ -147,6 +148,7 @@ static inline void burst_look_plain(struct burst_look *look, const uint8_t *ip)
 static inline void burst_look_any(struct burst_look *look, unsigned int index, const uint8_t *ip)
 {
 	burst_look_plain(look, ip);
+	look->unusual = true;
 	if (unlikely(ip[0] != RTE_IPV4_VHL_DEF)) {
 		look->syn |= packet_guess_syn(ip);
 		look->ipv6 |= (uint64_t)(ip[0] >> 4 != 4) << index;
@@ -360,8 +362,9 @@ void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 // NO_TUNNEL with the port it came in at.
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	const struct destinations *destinations, unsigned int count);
-void forward_decapsulated(
-	struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels, unsigned int count);
+// `plain`: all are (see struct burst_look).
+void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
+	unsigned int count, bool plain);
 // A packet of the gateway's own, wherever its destination is.
 void forward_own(struct worker *worker, struct rte_mbuf *packet);
 // mss.c: lowers the MSS of TCP SYN segments to that of the tunnels[i] they go or came by.

@@ -270,9 +270,10 @@ static int open_port(struct port *port, struct dataplane_error *error)
 	return set_mac(port, error);
 }
 
-// As the workers want them.
+// As the workers want them: they look at the first IPv4 address without asking if there is one.
 static void copy_addresses(struct port *port)
 {
+	port->own4[0] = UINT32_MAX; // no packet's that they look at so
 	for (unsigned int i = 0; i < port->config->address_count; i++) {
 		const struct packet_address *address = &port->config->addresses[i].address;
 		if (address->family == 4)

@@ -266,9 +266,9 @@ static __attribute__((noinline)) uint32_t extract_any(
 }
 
 // Cuts the mbufs of authenticated packets down to their inner packets, and passes refused ones
-// over. Returns the bytes of the inner packets.
+// over. Returns the bytes of the inner packets; *plain becomes false where one is not.
 static inline uint64_t extract_inners(struct rte_mbuf *const *packets,
-	const uint8_t *traffic_classes, uint8_t *drops, unsigned int count)
+	const uint8_t *traffic_classes, uint8_t *drops, unsigned int count, bool *plain)
 {
 	uint64_t bytes = 0;
 	for (unsigned int i = 0; i < count; i++) {
@@ -281,6 +281,7 @@ static inline uint64_t extract_inners(struct rte_mbuf *const *packets,
 		if (unlikely(!is_plain(
 			    data, packet->data_len - around, traffic_classes[i], &ip_length))) {
 			bytes += extract_any(packet, traffic_classes[i], &drops[i]);
+			*plain = false;
 			continue;
 		}
 		cut_to_inner(packet, ip_length);
@@ -325,11 +326,12 @@ static inline unsigned int finish_run(struct esp_context *context, struct rte_mb
 	packets += begin;
 	drops += begin;
 	context->tops[begin] = replay_commit(&sa->window, &context->sequences[begin], drops, count);
-	uint64_t bytes = extract_inners(packets, traffic_classes + begin, drops, count);
+	uint64_t bytes = extract_inners(
+		packets, traffic_classes + begin, drops, count, &context->accepted.plain);
 	if (unlikely(sa->selective))
 		bytes -= refuse_unselected(sa->selectors, packets, drops, count);
 	unsigned int refused = count_refused(drops, count);
-	context->inner_bytes += bytes;
+	context->accepted.bytes += bytes;
 	if (likely(refused != count)) {
 		struct esp_counters *counters = &sa->counters[context->worker];
 		counters->packets += count - refused;
@@ -346,7 +348,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	const bool one = is_one_sa(sas, count);
 	unsigned int jobs = 0, refused = 0;
 	memset(drops, DROP_NONE, count);
-	context->inner_bytes = 0;
+	context->accepted = (struct esp_accepted){.bytes = 0, .plain = true};
 	for (unsigned int begin = 0, end; begin < count; begin = end) {
 		end = one ? count : end_of_run(sas, begin, count);
 		jobs = prepare_run(context, packets, sas[begin], begin, end, drops, jobs);
@@ -362,7 +364,7 @@ unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const
 	return refused;
 }
 
-uint64_t esp_decapsulated_bytes(const struct esp_context *context)
+struct esp_accepted esp_accepted(const struct esp_context *context)
 {
-	return context->inner_bytes;
+	return context->accepted;
 }

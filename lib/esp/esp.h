@@ -183,9 +183,12 @@ unsigned int esp_encapsulate_dummies(struct esp_context *context, struct rte_mbu
 unsigned int esp_decapsulate(struct esp_context *context, struct rte_mbuf *const *packets,
 	struct esp_sa_in *const *sas, const uint8_t *traffic_classes, uint8_t *drops,
 	unsigned int count);
-// Worker, after esp_decapsulate and before another burst: bytes of the inner packets that it
-// accepted.
-uint64_t esp_decapsulated_bytes(const struct esp_context *context);
+// Worker, after esp_decapsulate and before another burst: the inner packets that it accepted.
+struct esp_accepted {
+	uint64_t bytes;
+	bool plain; // all are of IPv4 without options, between hosts (packet_ipv4_is_plain)
+};
+struct esp_accepted esp_accepted(const struct esp_context *context);
 
 // Who sent a UDP-encapsulated packet, in one word: outer source address and UDP source port, both
 // in network order. Never 0, which stands for packets without UDP. Over IPv4 equal words are equal

@@ -90,7 +90,7 @@ struct esp_context {
 	uint8_t tags[ESP_BURST_MAX][16];
 	uint64_t sequences[ESP_BURST_MAX];
 	uint64_t tops[ESP_BURST_MAX]; // at the first of neighbours that share an SA: the top before
-	uint64_t inner_bytes;         // that were accepted of the burst that came last
+	struct esp_accepted accepted; // of the burst that came last
 	uint8_t job_packets[ESP_BURST_MAX]; // which packet of the burst a job is
 };
 

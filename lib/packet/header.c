@@ -6,6 +6,7 @@
 #include "packet/packet.h"
 
 const uint8_t packet_ipv4_kinds[256] = {
+	[0] = PACKET_IPV4_THIS_NETWORK,
 	[127] = PACKET_IPV4_LOOPBACK,
 	[224 ... 239] = PACKET_IPV4_MULTICAST,
 	[240 ... 254] = PACKET_IPV4_RESERVED,

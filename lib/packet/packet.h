@@ -119,13 +119,14 @@ static inline uint32_t packet_ipv4_sum(const uint8_t *header, uint32_t size)
 }
 
 // What the first byte of an IPv4 address can say (RFC 1122 section 3.2.1.3): multicast is
-// 224.0.0.0/4, loopback 127.0.0.0/8, reserved 240.0.0.0/4, and 255.255.255.255 may follow 255. 0 is
-// a host's.
+// 224.0.0.0/4, loopback 127.0.0.0/8, reserved 240.0.0.0/4, 255.255.255.255 may follow 255, and
+// 0.0.0.0/8 is this network. The kind 0 is a host's.
 enum {
 	PACKET_IPV4_MULTICAST = 1,
 	PACKET_IPV4_LOOPBACK = 2,
 	PACKET_IPV4_BROADCAST = 4,
-	PACKET_IPV4_RESERVED = 8
+	PACKET_IPV4_RESERVED = 8,
+	PACKET_IPV4_THIS_NETWORK = 16
 };
 extern const uint8_t packet_ipv4_kinds[256];
 
@@ -177,7 +178,7 @@ static inline enum drop_reason packet_ipv4_check_fields(
 	if (total < header || total > size)
 		return DROP_BAD_HEADER;
 	uint8_t source = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, src_addr)]] &
-			 ~PACKET_IPV4_RESERVED;
+			 (PACKET_IPV4_MULTICAST | PACKET_IPV4_LOOPBACK | PACKET_IPV4_BROADCAST);
 	uint8_t destination = packet_ipv4_kinds[data[offsetof(struct rte_ipv4_hdr, dst_addr)]];
 	if (unlikely((source | (destination & PACKET_IPV4_LOOPBACK)) != 0) &&
 		(source != PACKET_IPV4_BROADCAST || ip->src_addr == UINT32_MAX ||
@@ -239,11 +240,13 @@ static inline enum drop_reason packet_ip_check(
 	return DROP_BAD_HEADER;
 }
 
-// Whether a router may forward an IPv6 packet with this checked header: not when its source is a
-// link-local address or none (RFC 4291 sections 2.5.2 and 2.5.6).
-static inline bool packet_ipv6_source_has_scope(const uint8_t *data)
+// Whether a router may pass a packet on that has the source of this checked header: not 0.0.0.0/8
+// (RFC 1812 section 5.3.7), nor a link-local IPv6 address or none (RFC 4291 sections 2.5.2, 2.5.6).
+static inline bool packet_source_has_scope(const uint8_t *data)
 {
 	static const uint8_t none[16] = {0};
+	if (data[0] >> 4 == 4)
+		return data[offsetof(struct rte_ipv4_hdr, src_addr)] != 0;
 	const uint8_t *source = ((const struct rte_ipv6_hdr *)data)->src_addr;
 	bool is_link_local = source[0] == 0xfe && (source[1] & 0xc0) == 0x80;
 	return !is_link_local && memcmp(source, none, sizeof(none)) != 0;

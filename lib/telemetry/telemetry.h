@@ -38,7 +38,7 @@
 	X(NEIGHBOUR_UNRESOLVED, "neighbour_unresolved",                                         \
 		"the MAC address of the next hop is not known yet; it has been asked for")      \
 	X(SOURCE_SCOPE, "source_scope",                                                         \
-		"the IPv6 source address is valid on its own link only, or none at all")        \
+		"the source address is of its own link or network only, or none")               \
 	X(CLEARTEXT_TO_OUTSIDE, "cleartext_to_outside",                                         \
 		"the route leads out of an outside port in clear, which is never done")         \
 	X(CLEARTEXT_FROM_OUTSIDE, "cleartext_from_outside",                                     \

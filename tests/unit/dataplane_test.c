@@ -231,6 +231,8 @@ static void begin(void)
 		memset(slot->sources, 0, sizeof(slot->sources));
 		memset(slot->tunnels, 0, sizeof(slot->tunnels[0]));
 	}
+	worker->punt.tokens = worker->punt.size;
+	worker->icmp.tokens = worker->icmp.size;
 	tx_room = FRAMES;
 	freed_count = 0;
 	mtu_calls_until_refusal = 0;
@@ -844,30 +846,80 @@ static void test_a_burst_out_of_a_tunnel_with_expired_packets(void **state)
 	assert_nothing_is_held();
 }
 
-// Even where a tunnel takes everything.
-static void test_no_group_is_sent_back_into_a_tunnel(void **state)
+// ---- What ends here, and what is not passed on ----
+
+// `all` takes everything to where it is said to; NULL: the configuration's, out of the outside
+// port.
+static void check_groups(struct config_route *all)
+{
+	struct dataplane_error error;
+	begin();
+	if (all != NULL) {
+		assert_true(packet_prefix_parse("0.0.0.0/0", &all->prefix));
+		assert_int_equal(
+			dataplane_route_add(dataplane, all, ROUTE_ORIGIN_AGENT, &error), 0);
+		receive_from_tunnel("8.8.8.8");
+		assert_int_equal(sent_count, 1);
+		forget_sent();
+	}
+	receive_from_tunnel("239.1.1.1");
+	assert_int_equal(tunnel_drops(DROP_NO_ROUTE), 1);
+	receive_from_tunnel("224.0.0.5");
+	receive_from_tunnel("255.255.255.255");
+	assert_int_equal(sent_count, 0);
+	host_path_drain(dataplane);
+	assert_int_equal(sum_of(OUTSIDE).to_host, 2);
+	// Among others, which go on.
+	struct rte_mbuf *packets[] = {make_esp("10.9.0.1", "10.1.0.5", 64, 0),
+		make_esp("10.9.0.1", "239.1.1.1", 64, 1), make_esp("10.9.0.1", "10.1.0.5", 64, 2)};
+	dataplane_worker_receive(dataplane, 0, OUTSIDE, packets, RTE_DIM(packets));
+	end_burst();
+	assert_int_equal(sent_count, 2);
+	assert_int_equal(tunnel_drops(DROP_NO_ROUTE), 2);
+	if (all != NULL)
+		assert_int_equal(
+			dataplane_route_delete(dataplane, all, ROUTE_ORIGIN_AGENT, &error), 0);
+	assert_nothing_is_held();
+}
+
+// Wherever a route takes them.
+static void test_groups_out_of_a_tunnel_are_not_forwarded(void **state)
 {
 	(void)state;
+	struct config_route tunnel = {.tunnel = 0, .port = -1, .priority = 10, .weight = 1};
+	struct config_route inside = {.tunnel = -1, .port = INSIDE, .priority = 10, .weight = 1};
+	assert_true(packet_address_parse("10.0.0.2", &inside.next_hop));
+	check_groups(NULL);
+	check_groups(&tunnel);
+	check_groups(&inside);
+}
+
+static void test_sources_of_this_network_are_not_passed_on(void **state)
+{
+	(void)state;
+	begin();
+	struct rte_mbuf *inside[] = {make_packet("0.0.0.0", "10.9.0.1", 64, 0),
+		make_packet("10.1.0.5", "10.9.0.1", 64, 1),
+		make_packet("0.1.2.3", "10.9.0.1", 64, 2)};
+	for (unsigned int i = 0; i < RTE_DIM(inside); i++)
+		put_ethernet(inside[i], INSIDE);
+	dataplane_worker_receive(dataplane, 0, INSIDE, inside, RTE_DIM(inside));
+	end_burst();
+	assert_int_equal(sent_count, 1);
+	assert_int_equal(sum_of(INSIDE).drops[DROP_SOURCE_SCOPE], 2);
+	forget_sent();
+
 	struct dataplane_error error;
 	struct config_route all = {.tunnel = 0, .port = -1, .priority = 10, .weight = 1};
-	struct telemetry_tunnel before, after;
-	begin();
 	assert_true(packet_prefix_parse("0.0.0.0/0", &all.prefix));
 	assert_int_equal(dataplane_route_add(dataplane, &all, ROUTE_ORIGIN_AGENT, &error), 0);
-	telemetry_sum_tunnel(dataplane->telemetry, 0, &before);
-	uint64_t to_host = sum_of(OUTSIDE).to_host;
-	receive_from_tunnel("8.8.8.8");
+	struct rte_mbuf *outside[] = {
+		make_esp("0.1.2.3", "10.1.0.5", 64, 0), make_esp("10.9.0.1", "10.1.0.5", 64, 1)};
+	dataplane_worker_receive(dataplane, 0, OUTSIDE, outside, RTE_DIM(outside));
+	end_burst();
 	assert_int_equal(sent_count, 1);
-	forget_sent();
-	receive_from_tunnel("239.1.1.1");
-	assert_int_equal(sent_count, 0);
-	receive_from_tunnel("224.0.0.5");
-	assert_int_equal(sent_count, 0);
-	telemetry_sum_tunnel(dataplane->telemetry, 0, &after);
-	assert_int_equal(after.drops[DROP_NO_ROUTE] - before.drops[DROP_NO_ROUTE], 1);
+	assert_int_equal(tunnel_drops(DROP_SOURCE_SCOPE), 1);
 	assert_int_equal(dataplane_route_delete(dataplane, &all, ROUTE_ORIGIN_AGENT, &error), 0);
-	host_path_drain(dataplane);
-	assert_int_equal(sum_of(OUTSIDE).to_host - to_host, 1);
 	assert_nothing_is_held();
 }
 
@@ -1158,7 +1210,8 @@ int main(void)
 		cmocka_unit_test(test_all_that_can_arrive_while_all_is_scarce),
 		cmocka_unit_test(test_a_burst_into_a_tunnel_with_expired_packets),
 		cmocka_unit_test(test_a_burst_out_of_a_tunnel_with_expired_packets),
-		cmocka_unit_test(test_no_group_is_sent_back_into_a_tunnel),
+		cmocka_unit_test(test_groups_out_of_a_tunnel_are_not_forwarded),
+		cmocka_unit_test(test_sources_of_this_network_are_not_passed_on),
 		cmocka_unit_test(test_the_mss_of_what_the_host_sends_is_lowered),
 		cmocka_unit_test(test_the_old_configuration_stays_while_workers_may_read_it),
 		cmocka_unit_test(test_a_failed_apply_is_undone),

@@ -315,7 +315,7 @@ static void test_bursts(void **state)
 		assert_int_equal(esp_sa_out_counters(sas[0]).packets, sent);
 		assert_int_equal(esp_decapsulate(context, packets, receivers, classes, drops, sent),
 			round == 0 ? 0 : 3);
-		assert_int_equal(esp_decapsulated_bytes(context), 5 * size);
+		assert_int_equal(esp_accepted(context).bytes, 5 * size);
 		for (unsigned int i = 0; i < sent; i++)
 			assert_int_equal(drops[i], i > 4 ? DROP_SELECTOR : DROP_NONE);
 		struct esp_counters counters = esp_sa_in_counters(receivers[0]);
