@@ -438,10 +438,10 @@ void receive_burst(struct worker *worker, const struct port *port, struct rte_mb
 #pragma GCC unroll 4
 	for (unsigned int i = 0; i < count; i++) {
 		const uint8_t *frame = rte_pktmbuf_mtod(packets[i], const uint8_t *);
-		rte_prefetch0(frame);
-		rte_prefetch0(frame + RTE_CACHE_LINE_SIZE);
+		rte_prefetch0_write(frame);
+		rte_prefetch0_write(frame + RTE_CACHE_LINE_SIZE);
 		if (port->is_outside)
-			rte_prefetch0(frame + 2 * RTE_CACHE_LINE_SIZE);
+			rte_prefetch0_write(frame + 2 * RTE_CACHE_LINE_SIZE);
 	}
 	if (unlikely(port->tags_size != 0))
 		count = vlan_strip_burst(worker, port, packets, count);

@@ -16,11 +16,14 @@
 // Steps of eight rows, and a last one of up to ten, keep the AES units busy. These are what bounds
 // Intel's cores, and the multiplier (GHASH) AMD's. Both work at a time: beside the rounds of a
 // step's rows a step's ciphertext is hashed, its own when decrypting, else that of the step before,
-// which may be the last of the message before. There is one reduction a step.
+// which may be the last of the message before. There is one reduction a step. Meanwhile the next
+// message is fetched, to be written: it may lie in another core's cache.
 //
 // Nothing branches on or addresses by data or keys, only by lengths.
 
 #include <immintrin.h>
+
+#include <rte_common.h>
 
 #include "gcm_avx512.h"
 
@@ -40,7 +43,8 @@ struct message {
 	uint8_t *data; // of the step; the first row's begins with HEAD_BYTES that are none
 	uint64_t left; // bytes from there
 	unsigned int counter;
-	__m512i nonce; // with counters 0 to 3, under the first round key
+	__m512i nonce;                    // with counters 0 to 3, under the first round key
+	const uint8_t *ahead, *ahead_end; // what is left of the next message to be fetched
 };
 
 // What of a message is to be hashed next: a step's blocks, with what goes before and behind them.
@@ -190,11 +194,15 @@ INLINE struct sum cipher(const struct message *message, __m512i *rows, unsigned 
 	// The compiler must not take hashing that many steps have in common out of them: it would
 	// not be beside their cipher any more.
 	__asm__ volatile("" : "+r"(hashing->powers));
+	const uint8_t *fetched =
+		message->ahead < message->ahead_end ? message->ahead : message->data;
 	_Pragma("GCC unroll 15") for (unsigned int round = 1; round <= ROUNDS; round++)
 	{
 		__m512i key = round_key(keys, round);
 		EACH(i, count)
 		rows[i] = cipher_round(rows[i], key, round);
+		if (round <= count)
+			__builtin_prefetch(fetched + (size_t)(round - 1) * ROW_BYTES, 1);
 		if (beside.before && round == 4)
 			add_before(hashing);
 		// Rows 1 to 7 are spread evenly, the few others go between.
@@ -307,6 +315,7 @@ INLINE void pass_step(struct message *message, struct hashing *hashing, unsigned
 	message->data += STEP_BYTES;
 	message->left -= STEP_BYTES;
 	message->counter += STEP_BLOCKS;
+	message->ahead += STEP_BYTES;
 }
 
 #define STEP(count, place)                                           \
@@ -314,13 +323,17 @@ INLINE void pass_step(struct message *message, struct hashing *hashing, unsigned
 		pass_step(&message, hashing, count, place, encrypt); \
 		break
 
-INLINE void pass(const struct gcm_job *job, struct hashing *hashing, bool encrypt)
+// `next`: the message after it, or itself.
+INLINE void pass(const struct gcm_job *job, const struct gcm_job *next, struct hashing *hashing,
+	bool encrypt)
 {
 	struct message message = {
 		.job = job,
 		.data = job->data - HEAD_BYTES,
 		.left = job->length + HEAD_BYTES,
 		.nonce = start_nonce(job),
+		.ahead = next->data,
+		.ahead_end = next->data + next->length,
 	};
 	if (message.left <= LAST_BYTES) {
 		switch ((message.left + ROW_BYTES - 1) / ROW_BYTES) {
@@ -363,7 +376,7 @@ void gcm_avx512_encrypt_alone(const struct gcm_job *const *jobs, unsigned int co
 	hashing.powers = power(jobs[0], 1);
 	hashing.tag_mask = _mm_setzero_si128();
 	for (unsigned int i = 0; i < count; i++)
-		pass(jobs[i], &hashing, true);
+		pass(jobs[i], jobs[RTE_MIN(i + 1, count - 1)], &hashing, true);
 	finish(&hashing);
 }
 
@@ -371,5 +384,5 @@ void gcm_avx512_decrypt_alone(const struct gcm_job *const *jobs, unsigned int co
 {
 	struct hashing hashing;
 	for (unsigned int i = 0; i < count; i++)
-		pass(jobs[i], &hashing, false);
+		pass(jobs[i], jobs[RTE_MIN(i + 1, count - 1)], &hashing, false);
 }
