@@ -339,15 +339,21 @@ static inline struct plain plain_of(const struct port *port)
 	};
 }
 
-// Whether the frame is one segment, of at least `least` bytes behind the Ethernet header, and what
-// `plain` says: to the port's MAC, of IPv4 without options.
-static __rte_always_inline bool is_plain(const struct plain *plain, const struct rte_mbuf *packet,
-	const uint8_t *ethernet, uint32_t least)
+// The IP header of a frame that is one segment, to the port's MAC and of a whole IPv4 packet
+// without options, between hosts, of at least `least` bytes: *size. NULL: it is none.
+static __rte_always_inline const uint8_t *look_plain(
+	const struct plain *plain, const struct rte_mbuf *packet, uint32_t least, uint32_t *size)
 {
+	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
 	if (unlikely(packet->nb_segs != 1 || packet->data_len < ETHERNET_SIZE + least))
-		return false;
+		return NULL;
 	__m128i start = _mm_loadu_si128((const __m128i *)ethernet);
-	return likely(_mm_testz_si128(_mm_xor_si128(start, plain->value), plain->mask));
+	if (unlikely(!_mm_testz_si128(_mm_xor_si128(start, plain->value), plain->mask)) ||
+		unlikely(!packet_ipv4_is_plain(ethernet + ETHERNET_SIZE,
+			packet->data_len - ETHERNET_SIZE, least, must_verify_checksum(packet),
+			size)))
+		return NULL;
+	return ethernet + ETHERNET_SIZE;
 }
 
 // Neither UDP nor a fragment. Fragment field, TTL and protocol are one word.
@@ -365,19 +371,15 @@ static __rte_always_inline bool is_one_of_own4(const struct port *port, uint32_t
 	       (port->own4_count > 1 && is_own_address4(port, address));
 }
 
-// Takes what nearly all frames at an outside port are: ESP in a whole IPv4 packet without options,
-// to the port. False: sort_any has to, which comes to the same for these.
+// Takes what nearly all frames at an outside port are: plain, of ESP, to the port. False: sort_any
+// has to, which comes to the same for these.
 static __rte_always_inline bool sort_plain_esp(const struct port *port, const struct plain *plain,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
 	const uint32_t before = sizeof(struct rte_ipv4_hdr), least = before + ESP_HEADER_SIZE;
-	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
-	const uint8_t *ip = ethernet + ETHERNET_SIZE;
 	uint32_t size;
-	if (unlikely(!is_plain(plain, packet, ethernet, least)) ||
-		unlikely(!packet_ipv4_is_plain(ip, packet->data_len - ETHERNET_SIZE, least,
-			must_verify_checksum(packet), &size)) ||
-		unlikely(!is_plain_esp(ip)) ||
+	const uint8_t *ip = look_plain(plain, packet, least, &size);
+	if (unlikely(ip == NULL) || unlikely(!is_plain_esp(ip)) ||
 		unlikely(!is_one_of_own4(port, ((const struct rte_ipv4_hdr *)ip)->dst_addr)))
 		return false;
 	struct frame frame = {
@@ -390,17 +392,13 @@ static __rte_always_inline bool sort_plain_esp(const struct port *port, const st
 	return true;
 }
 
-// The same at an inside port: a whole IPv4 packet without options, between hosts, to forward.
+// The same at an inside port: plain, to forward.
 static __rte_always_inline bool sort_plain_clear(const struct port *port, const struct plain *plain,
 	struct rte_mbuf *packet, struct sorted *sorted)
 {
-	const uint32_t least = sizeof(struct rte_ipv4_hdr);
-	const uint8_t *ethernet = rte_pktmbuf_mtod(packet, const uint8_t *);
-	const uint8_t *ip = ethernet + ETHERNET_SIZE;
 	uint32_t size;
-	if (unlikely(!is_plain(plain, packet, ethernet, least)) ||
-		unlikely(!packet_ipv4_is_plain(ip, packet->data_len - ETHERNET_SIZE, least,
-			must_verify_checksum(packet), &size)) ||
+	const uint8_t *ip = look_plain(plain, packet, sizeof(struct rte_ipv4_hdr), &size);
+	if (unlikely(ip == NULL) ||
 		unlikely(is_one_of_own4(port, ((const struct rte_ipv4_hdr *)ip)->dst_addr)))
 		return false;
 	burst_look_plain(&sorted->destinations.look, ip);
