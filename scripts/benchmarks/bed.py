@@ -208,6 +208,9 @@ class Gateway(Program):
         self.spawn(["unshare", "--net", "--", "sh", "-c", quiet, "sh", built("espgw"), "--config",
                     file])
         self.wait_until(lambda: "espgw: ready" in self.log.read_text(errors="replace"), "is ready")
+        # As it connects, memif's client may close a descriptor that it has closed already, and
+        # which is a control connection's by then.
+        self.wait_until(self.bed.generator.linked, "its links come up")
         self.add_sa("out", out_key)
         # The same packets come again and again, so the window is off.
         self.add_sa("in", in_key, "--replay-window", "0")
