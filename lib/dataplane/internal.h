@@ -358,11 +358,10 @@ void fragments_destroy(struct worker *worker);
 // stands before it. Changes `outer`.
 void decapsulate_burst(struct worker *worker, struct rte_mbuf **packets,
 	struct outer_headers *outer, unsigned int count);
-// forward.c: data starts at a checked IP header; arrived[i] is the tunnel packet i came by, or
-// NO_TUNNEL with the port it came in at.
+// forward.c: data starts at a checked IP header. Both change the arrays.
 void forward_inside(struct worker *worker, const struct port *port, struct rte_mbuf **packets,
 	const struct destinations *destinations, unsigned int count);
-// `plain`: all are (see struct burst_look).
+// Packet i came by tunnels[i]. `plain`: all are (see struct burst_look).
 void forward_decapsulated(struct worker *worker, struct rte_mbuf **packets, uint32_t *tunnels,
 	unsigned int count, bool plain);
 // A packet of the gateway's own, wherever its destination is.

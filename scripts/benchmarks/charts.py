@@ -46,7 +46,8 @@ HELP = """\
 Measures by espgw-bench and draws the charts of docs/performance.md into docs/images: cycles per
 packet by size, and throughput by cores. What was measured is kept beside them as JSON.
 
-Takes about half a minute on two idle cores; what was too noisy is measured again, a few times. Needs gnuplot (Debian: gnuplot-nox)."""
+Takes about half a minute on two idle cores; what was too noisy is measured again, a few times.
+Needs gnuplot (Debian: gnuplot-nox)."""
 
 EPILOGUE = """\
 Examples:

@@ -120,17 +120,42 @@ static void check_places(const struct gcm *gcm, struct gcm_vector *vector, struc
 	}
 }
 
+// A vector whose AAD is longer than a job of ours can have.
+static void check_long_aad(const struct gcm *gcm, struct gcm_vector *vector)
+{
+	struct gcm_context_data context_data;
+	gcm->manager->gcm256_dec(&vector->key.schedule, &context_data, vector->data,
+		vector->ciphertext, vector->length, vector->nonce, vector->aad, vector->aad_length,
+		vector->computed, GCM_TAG_SIZE);
+	if (vector->fails) {
+		assert_memory_not_equal(vector->computed, vector->tag, GCM_TAG_SIZE);
+		return;
+	}
+	assert_memory_equal(vector->computed, vector->tag, GCM_TAG_SIZE);
+	assert_memory_equal(vector->data, vector->plaintext, vector->length);
+	gcm->manager->gcm256_enc(&vector->key.schedule, &context_data, vector->data, vector->data,
+		vector->length, vector->nonce, vector->aad, vector->aad_length, vector->computed,
+		GCM_TAG_SIZE);
+	assert_memory_equal(vector->computed, vector->tag, GCM_TAG_SIZE);
+	assert_memory_equal(vector->data, vector->ciphertext, vector->length);
+}
+
 // Each vector once, in bursts as large as can be; each by itself four times, which the burst cipher
-// takes together; and each among others. Not those whose AAD is longer than ESP's; returns how many
-// were left.
+// takes together; and each among others. Those whose AAD is longer than ESP's are for ipsec-mb
+// alone: returns how many were checked.
 static unsigned int check_gcm(const struct gcm *gcm, struct gcm_vector *vectors, unsigned int count,
 	struct gcm_key *other)
 {
 	static struct gcm_vector some[VECTORS_MAX];
-	unsigned int fit = 0;
-	for (unsigned int i = 0; i < count; i++)
-		if (vectors[i].aad_length <= GCM_SLOT_SIZE)
+	unsigned int fit = 0, long_ones = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		if (vectors[i].aad_length <= GCM_SLOT_SIZE) {
 			some[fit++] = vectors[i];
+		} else if (gcm->variant == NULL) {
+			check_long_aad(gcm, &vectors[i]);
+			long_ones++;
+		}
+	}
 	for (unsigned int i = 0; i < fit; i += ESP_BURST_MAX)
 		check_vectors(gcm, some + i, RTE_MIN(fit - i, (unsigned int)ESP_BURST_MAX));
 	for (unsigned int i = 0; i < fit; i++) {
@@ -140,7 +165,7 @@ static unsigned int check_gcm(const struct gcm *gcm, struct gcm_vector *vectors,
 		check_vectors(gcm, four, 4);
 		check_places(gcm, &some[i], other);
 	}
-	return fit;
+	return fit + long_ones;
 }
 
 // `expected`: how many records the file has; `expected_short`: with an AAD as short as ESP's.
@@ -165,7 +190,8 @@ static void check_gcm_file(const char *name, const struct gcm_names *names, unsi
 	assert_int_equal(count, expected);
 	struct gcm gcm = context->gcm;
 	gcm.manager = manager;
-	assert_int_equal(check_gcm(&gcm, vectors, count, &other), expected_short);
+	unsigned int checked = check_gcm(&gcm, vectors, count, &other);
+	assert_int_equal(checked, gcm.variant != NULL ? expected_short : expected);
 	free_mb_mgr(manager);
 }
 
