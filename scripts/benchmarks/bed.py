@@ -32,6 +32,7 @@ RING_LOG2 = 8
 DESCRIPTORS = 1 << RING_LOG2
 MEMORY_MB = 512   # of each program
 START_SECONDS = 20
+LINK_SECONDS, LINK_TRIES = 3, 5
 GENERATOR_BUFFERS = 16384
 
 
@@ -203,24 +204,39 @@ class Gateway(Program):
     def start(self, network, out_key, in_key):
         file = self.bed.directory / "espgw.conf"
         file.write_text(self._config(network))
-        # Without IPv6 the kernel sends nothing of its own from the TAPs.
-        quiet = 'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; exec "$@"'
-        self.spawn(["unshare", "--net", "--", "sh", "-c", quiet, "sh", built("espgw"), "--config",
-                    file])
-        self.wait_until(lambda: "espgw: ready" in self.log.read_text(errors="replace"), "is ready")
         # As it connects, memif's client may close a descriptor that it has closed already, and
-        # which is a control connection's by then.
-        self.wait_until(self.bed.generator.linked, "its links come up")
+        # which is something else's by then: a control connection's, so none is made before the
+        # links are up; or the other link's, which then never comes up.
+        tries = 0
+        while not self._start_and_link(file):
+            self.end()
+            tries += 1
+            if tries == LINK_TRIES:
+                raise BenchError(f"espgw: its links did not come up, {tries} times")
         self.add_sa("out", out_key)
         # The same packets come again and again, so the window is off.
         self.add_sa("in", in_key, "--replay-window", "0")
+
+    def _start_and_link(self, file):
+        # Without IPv6 the kernel sends nothing of its own from the TAPs.
+        quiet = 'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; exec "$@"'
+        self.log.unlink(missing_ok=True)
+        self.spawn(["unshare", "--net", "--", "sh", "-c", quiet, "sh", built("espgw"), "--config",
+                    file])
+        self.wait_until(lambda: "espgw: ready" in self.log.read_text(errors="replace"), "is ready")
+        deadline = time.monotonic() + LINK_SECONDS
+        while time.monotonic() < deadline:
+            if self.bed.generator.linked():
+                return True
+            time.sleep(0.02)
+        return False
 
     def _config(self, network):
         hugepages = f"hugepages = {'true' if self.bed.hugepages else 'false'};"
         ports = ",\n".join(f"""  {{
     name = "{name}"; side = "{name}"; addresses = [ "{address}/24" ];
     device = "net_memif{i},role=client,zero-copy=yes,mac={mac},{self.bed.link(name)}";
-    rx_descriptors = {DESCRIPTORS}; tx_descriptors = {DESCRIPTORS};
+    rx_descriptors = {1 << self.bed.ring_log2}; tx_descriptors = {1 << self.bed.ring_log2};
   }}""" for i, (name, address, mac) in enumerate((
             ("inside", network.inside, network.inside_mac),
             ("outside", network.outside, network.outside_mac))))
@@ -342,6 +358,7 @@ class Bed:
 
     def __init__(self, directory, hugepages, generator_cores, secgw_options=()):
         self.directory, self.hugepages = pathlib.Path(directory), hugepages
+        self.ring_log2 = RING_LOG2
         self.secgw_options = secgw_options
         self.prefix = f"espgw-bench-{os.getpid()}"
         self.environment = {**os.environ, "RUNTIME_DIRECTORY": str(self.directory)}
@@ -352,7 +369,7 @@ class Bed:
         return self.directory / f"{link}.sock"
 
     def link(self, name):
-        return f"socket={self.socket(name)},socket-abstract=no,rsize={RING_LOG2}"
+        return f"socket={self.socket(name)},socket-abstract=no,rsize={self.ring_log2}"
 
     def client_devices(self, network=None):
         macs = ("", "") if network is None else (f",mac={network.inside_mac}",

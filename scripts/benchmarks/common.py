@@ -24,11 +24,12 @@ class Progress:
         self.began = time.monotonic()
 
     def step(self, what):
-        """The next of `total` steps begins."""
+        """The next of `total` steps begins; of how many is not told when that is None."""
         self.done += 1
         if self.shown:
             passed = int(time.monotonic() - self.began)
-            line = f"{self.done}/{self.total} {what} ({passed} s)"
+            count = "" if self.total is None else f"{self.done}/{self.total} "
+            line = f"{count}{what} ({passed} s)"
             print(f"\r\033[K{line[:99]}", end="", file=sys.stderr, flush=True)
 
     def end(self):

@@ -24,6 +24,7 @@ local espgw = {}
 -- Pktgen's size counts the Ethernet header and checksum.
 local FRAME_OVERHEAD = 14 + 4
 local SETTLE_MS = 2500 -- Pktgen renews its counters once a second
+local FIRST_BURST_SECONDS = 120
 
 local function setting(name, default)
 	local value = os.getenv(name)
@@ -140,10 +141,32 @@ local function wait(seconds)
 	return now() - begun
 end
 
+-- Where a link was still down when Pktgen started, it has planned its first burst for about a minute
+-- later, whatever is set since. A trial must not begin before that burst.
+local is_sending = false
+
+local function wait_for_first_burst()
+	local begun, before = now(), counters()
+	pktgen.start(espgw.sender)
+	repeat
+		if now() - begun > FIRST_BURST_SECONDS then
+			espgw.say("# Pktgen sends nothing. Is port %s connected, and is it up?", espgw.sender)
+			espgw.done()
+			error("Pktgen sends nothing")
+		end
+		pktgen.delay(SETTLE_MS)
+	until counters() > before
+	pktgen.stop(espgw.sender)
+	is_sending = true
+end
+
 -- Sends at `rate` percent of the link for `seconds`. Returns packets sent, packets that came back,
 -- and how many a second that is.
 function espgw.trial(rate, seconds)
 	pktgen.set(espgw.sender, "rate", rate)
+	if not is_sending then
+		wait_for_first_burst()
+	end
 	pktgen.delay(SETTLE_MS)
 	local sent_before, received_before = counters()
 	pktgen.start(espgw.sender)

@@ -19,7 +19,7 @@ from testbed import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import bed, traffic  # noqa: E402
+from benchmarks import bed, pktgen, traffic  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -152,3 +152,26 @@ def test_a_missing_testpmd_is_told_with_what_to_install():
     done = run_bench("--seconds", "1", env={**os.environ, "PATH": "/nowhere"})
     assert done.returncode == 1
     assert "dpdk-testpmd" in done.stderr and "dpdk-dev" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, status, words", [
+    (("/nowhere/pktgen", "imix"), 2, "PATH: /nowhere/pktgen: no such program; build Pktgen-DPDK"),
+    (("/bin/true", "sweep"), 2, "SCRIPT: invalid choice: 'sweep'"),
+    (("/bin/true", "rfc2544", "--size", "imix"), 2, "--size: imix: it is a script of its own"),
+    (("/bin/true", "rfc2544", "--core", "0,1"), 2, "--core: 0,1: not one core"),
+])
+def test_a_wrong_argument_for_pktgen_is_named(arguments, status, words):
+    done = run_bench("pktgen", *arguments)
+    assert done.returncode == status
+    assert words in done.stderr
+
+
+def test_what_pktgen_scripts_write_is_read():
+    sweep = ["# rate sweep: port 0 sends", "# size rate_percent sent", "64 10 1000", "64 20 2000"]
+    assert pktgen.parse_results(sweep) == [{"size": 64, "rate_percent": 10, "sent": 1000},
+                                           {"size": 64, "rate_percent": 20, "sent": 2000}]
+    search = ["# RFC 2544 throughput: port 0 sends", "# trial size rate_percent lost_percent",
+              "# found size rate_percent confirmed", "trial 64 50.00 0.0100", "found 64 25.00 not tried"]
+    assert pktgen.parse_results(search) == [
+        {"kind": "trial", "size": 64, "rate_percent": 50.0, "lost_percent": 0.01},
+        {"kind": "found", "size": 64, "rate_percent": 25.0, "confirmed": "not tried"}]
