@@ -289,7 +289,10 @@ void gcm_decrypt_burst(const struct gcm *gcm, const struct gcm_job *jobs, unsign
 
 // ---- self-test ----
 
-#define TEST_LENGTH_MAX ((GCM_SHORT_BLOCKS + 8) * GCM_BLOCK_SIZE)
+#define TEST_SHORT_MAX   ((GCM_SHORT_BLOCKS + 8) * GCM_BLOCK_SIZE)
+#define TEST_LENGTH_MAX  9216
+#define TEST_BURSTS      (2 * TEST_SHORT_MAX / 7)
+#define TEST_LONG_BURSTS 8 // bursts of any length, jumbo frames' too
 
 // Messages of one burst of the self-test, and what ipsec-mb makes of them.
 struct self_test {
@@ -318,23 +321,49 @@ static void fill(struct self_test *test, uint8_t *bytes, size_t size)
 	}
 }
 
-// Neighbours are of about one length, so that many go together; every third burst mixes keys.
+// Neighbours are of about one length, so that many go together.
+static uint64_t draw_length(struct self_test *test, unsigned int number)
+{
+	if (number >= TEST_BURSTS)
+		return draw(test) % (TEST_LENGTH_MAX + 1);
+	uint64_t length = number * 7 % TEST_SHORT_MAX + draw(test) % 48;
+	return RTE_MIN(length, (uint64_t)TEST_SHORT_MAX);
+}
+
+// What is compared of a message: the block behind it, too.
+static size_t compared_size(const struct gcm_job *job)
+{
+	return RTE_ALIGN_CEIL(job->length, GCM_BLOCK_SIZE) + GCM_BLOCK_SIZE;
+}
+
+// Every third burst mixes keys.
 static void make_burst(struct self_test *test, unsigned int number)
 {
 	for (unsigned int i = 0; i < GCM_BURST_MAX; i++) {
-		uint64_t length = number * 7 % TEST_LENGTH_MAX + draw(test) % 48;
-		fill(test, test->data[i], sizeof(test->data[i]));
-		memcpy(test->expected[i], test->data[i], sizeof(test->data[i]));
-		test->jobs[i] = (struct gcm_job){
+		struct gcm_job *job = &test->jobs[i];
+		*job = (struct gcm_job){
 			.key = &test->keys[number % 3 == 0 ? draw(test) % 3 : 0],
 			.data = test->data[i],
-			.length = length < TEST_LENGTH_MAX ? length : TEST_LENGTH_MAX,
+			.length = draw_length(test, number),
 			.aad_length = draw(test) % 2 == 0 ? 8 : 12,
 			.tag = test->tags[i],
 		};
-		fill(test, test->jobs[i].nonce, GCM_SLOT_SIZE);
-		fill(test, test->jobs[i].aad, GCM_SLOT_SIZE);
+		fill(test, job->data, compared_size(job));
+		memcpy(test->expected[i], job->data, compared_size(job));
+		fill(test, job->nonce, GCM_SLOT_SIZE);
+		fill(test, job->aad, GCM_SLOT_SIZE);
 	}
+}
+
+static bool message_is_equal(
+	const struct gcm *gcm, struct self_test *test, unsigned int i, bool encrypt)
+{
+	struct gcm_job job = test->jobs[i];
+	job.data = test->expected[i];
+	job.tag = test->expected_tags[i];
+	(encrypt ? encrypt_one : decrypt_one)(gcm, &job);
+	return memcmp(test->tags[i], test->expected_tags[i], GCM_TAG_SIZE) == 0 &&
+	       memcmp(test->data[i], test->expected[i], compared_size(&job)) == 0;
 }
 
 static bool burst_is_equal(const struct gcm *gcm, struct self_test *test, bool encrypt)
@@ -343,14 +372,10 @@ static bool burst_is_equal(const struct gcm *gcm, struct self_test *test, bool e
 		gcm_encrypt_burst(gcm, test->jobs, GCM_BURST_MAX);
 	else
 		gcm_decrypt_burst(gcm, test->jobs, GCM_BURST_MAX);
-	for (unsigned int i = 0; i < GCM_BURST_MAX; i++) {
-		struct gcm_job job = test->jobs[i];
-		job.data = test->expected[i];
-		job.tag = test->expected_tags[i];
-		(encrypt ? encrypt_one : decrypt_one)(gcm, &job);
-	}
-	return memcmp(test->tags, test->expected_tags, sizeof(test->tags)) == 0 &&
-	       memcmp(test->data, test->expected, sizeof(test->data)) == 0;
+	bool equal = true;
+	for (unsigned int i = 0; equal && i < GCM_BURST_MAX; i++)
+		equal = message_is_equal(gcm, test, i, encrypt);
+	return equal;
 }
 
 bool gcm_self_test(const struct gcm *gcm)
@@ -358,7 +383,7 @@ bool gcm_self_test(const struct gcm *gcm)
 	struct self_test *test = aligned_alloc(64, RTE_ALIGN_CEIL(sizeof(*test), 64));
 	if (test == NULL)
 		return false;
-	memset(test, 0, sizeof(*test));
+	memset(test->keys, 0, sizeof(test->keys));
 	test->state = UINT64_C(0x9e3779b97f4a7c15);
 	for (unsigned int i = 0; i < RTE_DIM(test->keys); i++) {
 		uint8_t bytes[GCM_KEY_SIZE];
@@ -366,7 +391,7 @@ bool gcm_self_test(const struct gcm *gcm)
 		gcm_key_expand(gcm->manager, &test->keys[i], bytes);
 	}
 	bool equal = true;
-	for (unsigned int number = 0; equal && number < 2 * TEST_LENGTH_MAX / 7; number++) {
+	for (unsigned int number = 0; equal && number < TEST_BURSTS + TEST_LONG_BURSTS; number++) {
 		make_burst(test, number);
 		equal = burst_is_equal(gcm, test, number % 2 == 0);
 	}
