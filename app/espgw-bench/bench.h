@@ -75,6 +75,7 @@ struct bench_options {
 	unsigned int paths, sizes, bursts; // bits of what to measure
 	unsigned int ciphers;              // 0 = those that the CPU can do
 	bool rte_ipsec;
+	bool avx2;            // only the raw ciphers, without AVX-512
 	unsigned int rounds;  // of each row, at most
 	double seconds;       // in all; 0 = no limit
 	uint32_t buffer_size; // bytes, headroom included; 0 = as small as the packets allow
@@ -197,8 +198,8 @@ struct bench_raw {
 	struct gcm_job *jobs; // [frames]; data is 64-byte aligned
 };
 
-int bench_raw_create(
-	struct bench_raw *raw, unsigned int sas, unsigned int frames, struct bench_error *error);
+int bench_raw_create(struct bench_raw *raw, const struct bench_options *options,
+	unsigned int frames, struct bench_error *error);
 void bench_raw_destroy(struct bench_raw *raw);
 // Writes payloads as long as those of the ESP packets of this size into the buffers.
 void bench_raw_make(struct bench_raw *raw, enum bench_size size, const struct bench_frames *frames);
@@ -276,7 +277,12 @@ static inline double bench_spread(const struct bench_figure *figure)
 	return (figure->quartile3 - figure->quartile1) / figure->median;
 }
 
-// Whether any figure of the row spreads over more than BENCH_NOISE_LIMIT.
+static inline bool bench_is_noisy(const struct bench_figure *figure)
+{
+	return bench_spread(figure) > BENCH_NOISE_LIMIT;
+}
+
+// Whether any figure of the row is noisy.
 bool bench_row_is_noisy(const struct bench_result *result, const struct bench_row *row);
 
 struct bench_figure bench_summarize(double *values, unsigned int count); // sorts them
@@ -314,9 +320,12 @@ int bench_share_measure(struct bench_gateway *gateway, const struct bench_option
 
 // ---- cores.c ----
 
+// A cache line from one core to the other; an atomic addition on an own line, and on one that both
+// cores add to. TSC cycles.
+enum bench_line { BENCH_LINE_TRANSFER, BENCH_LINE_ADD_ALONE, BENCH_LINE_ADD_BOTH, BENCH_LINES };
+
 struct bench_cores {
-	double transfer;            // of a cache line from one core to the other, TSC cycles
-	double add_alone, add_both; // an atomic addition: on an own line, on one that both add to
+	struct bench_figure lines[BENCH_LINES];
 	unsigned int count;
 	struct bench_order order[BENCH_SIZES];
 	struct bench_share share[BENCH_SIZES];
@@ -324,11 +333,17 @@ struct bench_cores {
 
 int bench_cores_measure(struct bench_gateway *gateway, const struct bench_options *options,
 	struct bench_cores *cores, struct bench_error *error);
-void bench_cores_print(const struct bench_cores *cores);
-int bench_cores_print_json(const struct bench_cores *cores);
+// How many figures of lines and rows of sharing spread over more than BENCH_NOISE_LIMIT.
+unsigned int bench_cores_count_noisy(const struct bench_cores *cores);
+// Noisy figures are left out unless options->allow_noise.
+void bench_cores_print(const struct bench_cores *cores, const struct bench_options *options);
+int bench_cores_print_json(const struct bench_cores *cores, const struct bench_options *options);
 
 // ---- report.c ----
 
+// The machine, as the head of a table and as an object.
+void bench_print_machine(const struct bench_options *options);
+json_t *bench_machine_object(const struct bench_options *options);
 // Figures of noisy rows are left out unless options->allow_noise.
 void bench_report_table(const struct bench_result *result, const struct bench_options *options);
 // Prints and frees it. 0, or -1 when it is NULL for want of memory, or the output fails.

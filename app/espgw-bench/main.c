@@ -23,6 +23,20 @@ static void choose_rows(const struct bench_options *options, struct bench_result
 						.path = path, .size = size, .burst = burst};
 }
 
+// The exit status.
+static int say_noise(unsigned int noisy, unsigned int count, const struct bench_options *options)
+{
+	if (noisy == 0 || options->allow_noise)
+		return EXIT_SUCCESS;
+	fprintf(stderr,
+		"espgw-bench: %u of %u %s are too noisy to be reported: half of their rounds "
+		"spread over more than %.0f %%. Keep other work off the core%s, or see them with "
+		"--allow-noise.\n",
+		noisy, count, options->two_cores ? "figures" : "rows", 100 * BENCH_NOISE_LIMIT,
+		options->two_cores ? "s" : "");
+	return EXIT_NOISE;
+}
+
 static int report(const struct bench_result *result, const struct bench_options *options)
 {
 	if (!options->json)
@@ -32,14 +46,7 @@ static int report(const struct bench_result *result, const struct bench_options 
 	unsigned int noisy = 0;
 	for (unsigned int i = 0; i < result->count; i++)
 		noisy += bench_row_is_noisy(result, &result->rows[i]);
-	if (noisy == 0 || options->allow_noise)
-		return EXIT_SUCCESS;
-	fprintf(stderr,
-		"espgw-bench: %u of %u rows are too noisy to be reported: half of their rounds "
-		"spread over more than %.0f %%. Keep other work off the core, or see them with "
-		"--allow-noise.\n",
-		noisy, result->count, 100 * BENCH_NOISE_LIMIT);
-	return EXIT_NOISE;
+	return say_noise(noisy, result->count, options);
 }
 
 // Starts the program anew with its libraries, heap and stack where they always are: what it costs
@@ -74,10 +81,11 @@ static int measure_cores(struct bench_gateway *gateway, const struct bench_optio
 		fprintf(stderr, "espgw-bench: %s\n", error.text);
 		return EXIT_FAILURE;
 	}
-	if (options->json)
-		return bench_cores_print_json(&cores) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-	bench_cores_print(&cores);
-	return EXIT_SUCCESS;
+	if (!options->json)
+		bench_cores_print(&cores, options);
+	else if (bench_cores_print_json(&cores, options) != 0)
+		return EXIT_FAILURE;
+	return say_noise(bench_cores_count_noisy(&cores), BENCH_LINES + cores.count, options);
 }
 
 int main(int argc, char **argv)

@@ -269,7 +269,7 @@ struct bench_figure bench_summarize(double *values, unsigned int count)
 bool bench_row_is_noisy(const struct bench_result *result, const struct bench_row *row)
 {
 	for (unsigned int way = 0; way < BENCH_WAYS; way++)
-		if (result->ways >> way & 1 && bench_spread(&row->cycles[way]) > BENCH_NOISE_LIMIT)
+		if (result->ways >> way & 1 && bench_is_noisy(&row->cycles[way]))
 			return true;
 	return false;
 }
@@ -351,7 +351,7 @@ static int create_worker(
 	if (worker->frames.packets == NULL || worker->raw_frames.packets == NULL ||
 		worker->frames.sas == NULL)
 		return bench_fail(error, "no memory for %u packets", frames);
-	return bench_raw_create(&worker->raw, bench->options->sas, frames, error);
+	return bench_raw_create(&worker->raw, bench->options, frames, error);
 }
 
 static int create_rounds(struct bench *bench, struct bench_error *error)
@@ -391,6 +391,18 @@ static int create_rte_ipsec(struct bench *bench, unsigned int frames, struct ben
 	return status < 0 ? -1 : 0;
 }
 
+// Bits. Those of the gateway are of the ciphers that it has.
+static unsigned int choose_ways(const struct bench *bench)
+{
+	unsigned int ways = 1u << BENCH_RAW_IPSEC_MB;
+	if (bench->options->avx2)
+		return ways | 1u << BENCH_RAW_BURST;
+	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
+		if (bench->gateway->workers[0].contexts[i] != NULL)
+			ways |= 1u << (BENCH_ESPGW_BURST + i) | 1u << (BENCH_RAW_BURST + i);
+	return ways;
+}
+
 static int create(struct bench *bench, struct bench_error *error)
 {
 	unsigned int frames = 0;
@@ -398,16 +410,14 @@ static int create(struct bench *bench, struct bench_error *error)
 	for (unsigned int size = 0; size < BENCH_SIZES; size++)
 		frames = RTE_MAX(
 			frames, bench_count_frames(bench->cache, bench->options->cold, size));
-	bench->ways = 1u << BENCH_RAW_IPSEC_MB;
-	for (unsigned int i = 0; i < BENCH_CIPHERS; i++)
-		if (bench->gateway->workers[0].contexts[i] != NULL)
-			bench->ways |= 1u << (BENCH_ESPGW_BURST + i) | 1u << (BENCH_RAW_BURST + i);
+	bench->ways = choose_ways(bench);
 	for (unsigned int i = 0; i < bench->options->workers; i++)
 		if (create_worker(bench, i, frames, error) != 0)
 			return -1;
 	if (create_rounds(bench, error) != 0 || bench_team_create(bench->gateway, error) != 0)
 		return -1;
-	return bench->options->rte_ipsec ? create_rte_ipsec(bench, frames, error) : 0;
+	bool rte_ipsec = bench->options->rte_ipsec && !bench->options->avx2;
+	return rte_ipsec ? create_rte_ipsec(bench, frames, error) : 0;
 }
 
 int bench_measure(struct bench_gateway *gateway, const struct bench_options *options,

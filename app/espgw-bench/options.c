@@ -38,6 +38,7 @@ static const char help[] =
 	"  --burst BURST    32 or 256 (default: both); the gateway takes 256 as four calls of 64\n"
 	"  --crypto CIPHER  burst or ipsec-mb (default: those that the CPU can do)\n"
 	"  --no-rte-ipsec   leave DPDK's rte_ipsec out\n"
+	"  --avx2           the ciphers alone, as on a CPU that has VAES but no AVX-512\n"
 	"  --workers N      1 or 2 (default: 1), each on a core of its own; without rte_ipsec\n"
 	"  --sas N          SAs each way, 1 to 10000 (default: 1); packets use them at random;\n"
 	"                   each has a tunnel of its own\n"
@@ -79,6 +80,7 @@ enum {
 	OPTION_BURST,
 	OPTION_CRYPTO,
 	OPTION_NO_RTE_IPSEC,
+	OPTION_AVX2,
 	OPTION_WORKERS,
 	OPTION_SAS,
 	OPTION_ROUTES,
@@ -100,6 +102,7 @@ static const struct option long_options[] = {
 	{"burst", required_argument, NULL, OPTION_BURST},
 	{"crypto", required_argument, NULL, OPTION_CRYPTO},
 	{"no-rte-ipsec", no_argument, NULL, OPTION_NO_RTE_IPSEC},
+	{"avx2", no_argument, NULL, OPTION_AVX2},
 	{"workers", required_argument, NULL, OPTION_WORKERS},
 	{"sas", required_argument, NULL, OPTION_SAS},
 	{"routes", required_argument, NULL, OPTION_ROUTES},
@@ -215,6 +218,9 @@ static bool take(int option, struct bench_options *options)
 	case OPTION_NO_RTE_IPSEC:
 		options->rte_ipsec = false;
 		return true;
+	case OPTION_AVX2:
+		options->avx2 = true;
+		return true;
 	case OPTION_COLD:
 		options->cold = true;
 		return true;
@@ -255,6 +261,10 @@ static bool complete(struct bench_options *options)
 	if (options->shared > options->sas) {
 		fprintf(stderr, "espgw-bench: --shared %u: more than SAs (%u)\n", options->shared,
 			options->sas);
+		return false;
+	}
+	if (options->avx2 && options->two_cores) {
+		fputs("espgw-bench: --avx2: --cores measures no cipher alone\n", stderr);
 		return false;
 	}
 	if (options->workers > 1)

@@ -26,8 +26,22 @@ static int create_keys(struct bench_raw *raw, unsigned int sas)
 	return 0;
 }
 
-int bench_raw_create(
-	struct bench_raw *raw, unsigned int sas, unsigned int frames, struct bench_error *error)
+// The ciphers of a CPU without AVX-512.
+static int choose_avx2(struct bench_raw *raw, struct bench_error *error)
+{
+	init_mb_mgr_avx2(raw->manager);
+	raw->gcm = (struct gcm){.manager = raw->manager};
+	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
+		if (gcm_variants[i].encrypt == gcm_avx2_encrypt && gcm_variants[i].supported())
+			raw->gcm.variant = &gcm_variants[i];
+	gcm_measure(&raw->gcm);
+	return raw->gcm.variant != NULL
+		       ? 0
+		       : bench_fail(error, "--avx2: this CPU lacks VAES, VPCLMULQDQ or AVX2");
+}
+
+int bench_raw_create(struct bench_raw *raw, const struct bench_options *options,
+	unsigned int frames, struct bench_error *error)
 {
 	*raw = (struct bench_raw){0};
 	raw->manager = alloc_mb_mgr(0);
@@ -36,8 +50,10 @@ int bench_raw_create(
 		return bench_fail(error, "no memory for the raw cipher");
 	init_mb_mgr_auto(raw->manager, NULL);
 	gcm_choose(&raw->gcm, raw->manager, ESP_CRYPTO_AUTO);
-	if (create_keys(raw, sas) != 0)
-		return bench_fail(error, "no memory for %u keys", sas);
+	if (options->avx2 && choose_avx2(raw, error) != 0)
+		return -1;
+	if (create_keys(raw, options->sas) != 0)
+		return bench_fail(error, "no memory for %u keys", options->sas);
 	for (unsigned int i = 0; i < BENCH_BURST_MAX; i++) {
 		memcpy(raw->nonces[i], &i, sizeof(i));
 		memcpy(raw->aads[i], &i, sizeof(i));

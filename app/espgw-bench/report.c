@@ -51,14 +51,17 @@ static const char *architecture(const IMB_MGR *manager)
 	}
 }
 
-static struct machine find_machine(void)
+static struct machine find_machine(const struct bench_options *options)
 {
 	struct machine machine = {.tsc_mhz = (double)rte_get_tsc_hz() / 1e6};
 	find_cpu_model(machine.cpu, sizeof(machine.cpu));
 	IMB_MGR *manager = alloc_mb_mgr(0);
 	if (manager == NULL)
 		return machine;
-	init_mb_mgr_auto(manager, NULL);
+	if (options->avx2)
+		init_mb_mgr_avx2(manager);
+	else
+		init_mb_mgr_auto(manager, NULL);
 	snprintf(machine.cipher, sizeof(machine.cipher), "%s", architecture(manager));
 	free_mb_mgr(manager);
 	return machine;
@@ -85,13 +88,18 @@ static void print_packets(const struct bench_result *result, const struct bench_
 	printf("%u\n", most);
 }
 
-static void print_head(const struct bench_result *result, const struct bench_options *options)
+void bench_print_machine(const struct bench_options *options)
 {
-	struct machine machine = find_machine();
+	struct machine machine = find_machine(options);
 	printf("CPU:    %s, TSC %.0f MHz\n", machine.cpu, machine.tsc_mhz);
 	printf("espgw:  %s, %s, memory %s hugepages\n", ESPGW_VERSION, rte_version(),
 		options->hugepages ? "from" : "without");
 	printf("cipher: ipsec-mb %s, %s\n", imb_get_version_str(), machine.cipher);
+}
+
+static void print_head(const struct bench_result *result, const struct bench_options *options)
+{
+	bench_print_machine(options);
 	printf("load:   workers: %u, SAs each way: %u, routes: %u (tunnels each: %u), ",
 		options->workers, options->sas, options->routes, options->shared);
 	print_packets(result, options);
@@ -148,6 +156,8 @@ static json_t *way_object(const struct bench_row *row, enum bench_way way, bool 
 static void put_gateway(
 	json_t *object, const struct bench_result *result, const struct bench_row *row)
 {
+	if ((result->ways & (1u << BENCH_ESPGW_BURST | 1u << BENCH_ESPGW_IPSEC_MB)) == 0)
+		return;
 	bool burst = (result->ways >> BENCH_ESPGW_BURST & 1) != 0;
 	double cycles = row->cycles[burst ? BENCH_ESPGW_BURST : BENCH_ESPGW_IPSEC_MB].median;
 	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
@@ -173,9 +183,9 @@ static json_t *row_object(const struct bench_result *result, const struct bench_
 	return object;
 }
 
-static json_t *machine_object(const struct bench_options *options)
+json_t *bench_machine_object(const struct bench_options *options)
 {
-	struct machine machine = find_machine();
+	struct machine machine = find_machine(options);
 	return json_pack("{s:s, s:f, s:s, s:s, s:s, s:s, s:b}", "cpu", machine.cpu, "tsc_mhz",
 		machine.tsc_mhz, "espgw", ESPGW_VERSION, "dpdk", rte_version(), "ipsec_mb",
 		imb_get_version_str(), "ipsec_mb_architecture", machine.cipher, "hugepages",
@@ -200,7 +210,7 @@ int bench_report_json(const struct bench_result *result, const struct bench_opti
 	for (unsigned int i = 0; i < result->count; i++)
 		json_array_append_new(rows, row_object(result, &result->rows[i], options));
 	json_t *report = json_pack("{s:o, s:{s:i, s:i, s:i, s:i, s:b, s:i}, s:o}", "machine",
-		machine_object(options), "load", "workers", (int)options->workers, "sas",
+		bench_machine_object(options), "load", "workers", (int)options->workers, "sas",
 		(int)options->sas, "routes", (int)options->routes, "shared", (int)options->shared,
 		"cold", options->cold, "packets", (int)most, "rows", rows);
 	return bench_print_json(report);

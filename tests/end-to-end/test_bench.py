@@ -190,11 +190,14 @@ def test_two_workers_that_share_a_cache(tmp_path, shared):
 def test_what_two_cores_cost_each_other(cold):
     """Sharing sends every packet in order, or it fails; the idle worker does its part."""
     sizes = ["--size", "64", "--size", "imix"]
-    done = run_bench("--cores", *sizes, *cold, "--rounds", "5", "--json")
+    command = ["--cores", *sizes, *cold, "--rounds", "21", "--allow-noise"]
+    done = run_bench(*command, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["line_transfer"] > 0
-    assert result["add_both"] > 0 and result["add_alone"] > 0
+    assert result["machine"]["tsc_mhz"] > 0
+    assert set(result["lines"]) == {"transfer", "add_alone", "add_both"}
+    assert all(line["quartile1"] <= line["cycles"] <= line["quartile3"]
+               for line in result["lines"].values())
     for rows in (result["order"], result["share"]):
         assert [row["size"] for row in rows] == ["64", "imix"]
     for row in result["order"]:
@@ -205,9 +208,38 @@ def test_what_two_cores_cost_each_other(cold):
     for row in result["share"]:
         assert row["alone"]["cycles"] > 0 and row["shared"]["cycles"] > 0
         assert 0 < row["helped"] < 1
-    table = run_bench("--cores", *sizes, *cold, "--rounds", "5")
+    table = run_bench(*command)
     assert table.returncode == 0, table.stderr
-    assert len(table.stdout.splitlines()) == 21
+    assert len(table.stdout.splitlines()) == 27
+
+
+@needs_root
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_noise_between_two_cores_is_refused():
+    done = run_bench("--cores", "--size", "64", "--rounds", "21", "--json")
+    result = json.loads(done.stdout)
+    noisy = sum("cycles" not in line for line in result["lines"].values())
+    noisy += sum(row["noisy"] for row in result["share"])
+    assert done.returncode == (3 if noisy else 0), done.stderr
+    assert (f"{noisy} of 4 figures are too noisy" in done.stderr) == (noisy > 0)
+    for row in result["share"]:
+        assert ("cycles" in row["shared"]) == (not row["noisy"])
+
+
+@needs_root
+def test_the_ciphers_of_a_cpu_without_avx512():
+    done = run_bench("--avx2", "--size", "64", "--size", "1400", "--rounds", "5", "--allow-noise",
+                     "--json")
+    if "vaes" not in pathlib.Path("/proc/cpuinfo").read_text().split():
+        assert done.returncode == 1 and "--avx2: this CPU lacks VAES" in done.stderr
+        return
+    result = json.loads(done.stdout)
+    assert result["machine"]["ipsec_mb_architecture"] == "AVX2"
+    assert len(result["rows"]) == 8
+    for row in result["rows"]:
+        assert set(row["ways"]) == {"raw/burst", "raw/ipsec-mb"}
+        assert row["ways"]["raw/burst"]["ratio"] < 1, "VAES gains nothing"
+    assert run_bench("--avx2", "--size", "64", "--rounds", "5", "--allow-noise").returncode == 0
 
 
 @needs_root
@@ -282,6 +314,7 @@ def test_two_at_once_do_not_meet():
         (["--size", "65"], "--size 65: it must be 64, 256, 512, 1024, 1400 or imix"),
         (["--path", "all"], "--path all: it must be encap, decap or both"),
         (["--crypto", "auto"], "--crypto auto: it must be burst or ipsec-mb"),
+        (["--avx2", "--cores"], "--avx2: --cores measures no cipher alone"),
         (["--workers", "3"], "--workers 3: it must be a number from 1 to 2"),
         (["--workers", "2", "--cold"], "--cold: two workers need two SAs"),
         (["--sas", "0"], "--sas 0: it must be a number from 1 to 10000"),
@@ -304,7 +337,7 @@ def test_wrong_arguments_are_told(arguments, message):
 def test_help():
     done = run_bench("--help")
     assert done.returncode == 0
-    options = "path size burst crypto no-rte-ipsec workers sas routes cold rounds seconds allow-noise json cores"
+    options = "path size burst crypto no-rte-ipsec avx2 workers sas routes cold rounds seconds allow-noise json cores"
     for option in options.split():
         assert f"--{option} " in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 100
