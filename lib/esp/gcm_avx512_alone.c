@@ -13,11 +13,11 @@
 //   ...
 //   the last              59 60 - -       59 60 lengths -
 //
-// Steps of eight rows, and a last one of up to ten, keep the AES units busy. These are what bounds
-// Intel's cores, and the multiplier (GHASH) AMD's. Both work at a time: beside the rounds of a
-// step's rows a step's ciphertext is hashed, its own when decrypting, else that of the step before,
-// which may be the last of the message before. There is one reduction a step. Meanwhile the next
-// message is fetched, to be written: it may lie in another core's cache.
+// Steps of eight rows, and a last one of up to ten, keep the AES units busy, which bound Intel's
+// cores and AMD's Zen 4; on Zen 5 it is the multiplier (GHASH). Both work at a time: beside the
+// rounds of a step's rows a step's ciphertext is hashed, its own when decrypting, else that of the
+// step before, which may be the last of the message before. There is one reduction a step.
+// Meanwhile the next message is fetched, to be written: it may lie in another core's cache.
 //
 // Nothing branches on or addresses by data or keys, only by lengths.
 
