@@ -446,51 +446,50 @@ const struct gcm_variant gcm_variants[GCM_VARIANTS] = {
 
 // ---- measurement ----
 
-// Few enough for the nearest cache. Medians of many short turns: what interrupts some does not
-// count.
-enum { MEASURED_JOBS = 8, MEASURED_TURNS = 25 };
-enum { MEASURED_LONG = 88 };                // blocks of a long message: Ethernet's
-enum { BORDER_LEAST = 8, BORDER_STEP = 4 }; // blocks; shorter ones always go together
-_Static_assert(MEASURED_LONG > GCM_OWN_POWER_BLOCKS, "too long for others' company");
+// Few enough for the nearest cache. Medians of many short turns, of which each compares the two
+// ways: what interrupts some turns, or slows down all that follow, does not count.
+enum { MEASURED_JOBS = 8, MEASURED_TURNS = 51 };
+enum { MEASURED_LONG = 88, MEASURED_SHORTER = 44 }; // blocks: Ethernet's longest, and half of them
+enum { BORDER_LEAST = 8, BORDER_STEP = 4 };         // blocks; shorter ones always go together
+_Static_assert(MEASURED_SHORTER > GCM_OWN_POWER_BLOCKS, "too long for others' company");
 
 struct measurement {
 	struct gcm_key key;
 	struct gcm_job jobs[MEASURED_JOBS];
 	uint8_t tag[GCM_TAG_SIZE];
 	uint8_t data[MEASURED_JOBS][(1 + MEASURED_LONG + 1) * GCM_BLOCK_SIZE];
-	uint64_t cycles[2][MEASURED_TURNS]; // of the two ways
+	double ratios[MEASURED_TURNS]; // the second way's cycles by the first one's
 };
 
 typedef void (*burst_pass)(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count);
 
-static int compare_cycles(const void *a, const void *b)
+static int compare_ratios(const void *a, const void *b)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	double x = *(const double *)a, y = *(const double *)b;
 	return x < y ? -1 : x > y;
 }
 
-static uint64_t median_cycles(uint64_t cycles[MEASURED_TURNS])
+static double cycles_of(
+	burst_pass pass, const struct gcm *way, const struct measurement *measurement)
 {
-	qsort(cycles, MEASURED_TURNS, sizeof(cycles[0]), compare_cycles);
-	return cycles[MEASURED_TURNS / 2];
+	uint64_t begin = rte_rdtsc();
+	pass(way, measurement->jobs, MEASURED_JOBS);
+	return (double)(rte_rdtsc() - begin);
 }
 
-// Whether messages of so many blocks pass the second way faster than the first, by more than 3 %:
-// mixtures gain less than these, which are all alike.
-static bool second_is_faster(struct measurement *measurement, const struct gcm ways[2],
-	burst_pass pass, unsigned int blocks)
+// How long the second way takes by the first, for messages of so many blocks, every other of
+// `others` blocks.
+static double compare_ways(struct measurement *measurement, const struct gcm ways[2],
+	burst_pass pass, unsigned int blocks, unsigned int others)
 {
 	for (unsigned int i = 0; i < MEASURED_JOBS; i++)
-		measurement->jobs[i].length = blocks * GCM_BLOCK_SIZE;
-	for (unsigned int turn = 0; turn < MEASURED_TURNS; turn++)
-		for (unsigned int way = 0; way < 2; way++) {
-			uint64_t begin = rte_rdtsc();
-			pass(&ways[way], measurement->jobs, MEASURED_JOBS);
-			measurement->cycles[way][turn] = rte_rdtsc() - begin;
-		}
-	uint64_t first = median_cycles(measurement->cycles[0]);
-	uint64_t second = median_cycles(measurement->cycles[1]);
-	return second + second / 32 < first;
+		measurement->jobs[i].length = (i % 2 == 0 ? blocks : others) * GCM_BLOCK_SIZE;
+	for (unsigned int turn = 0; turn < MEASURED_TURNS; turn++) {
+		double first = cycles_of(pass, &ways[0], measurement);
+		measurement->ratios[turn] = cycles_of(pass, &ways[1], measurement) / first;
+	}
+	qsort(measurement->ratios, MEASURED_TURNS, sizeof(double), compare_ratios);
+	return measurement->ratios[MEASURED_TURNS / 2];
 }
 
 static void pass_both(const struct gcm *gcm, const struct gcm_job *jobs, unsigned int count)
@@ -499,12 +498,21 @@ static void pass_both(const struct gcm *gcm, const struct gcm_job *jobs, unsigne
 	gcm_decrypt_burst(gcm, jobs, count);
 }
 
+// By however little: beside a busy sibling thread little is left of the gain, and the program may
+// start at such a moment.
 static bool alone_is_faster(struct measurement *measurement, const struct gcm *gcm)
 {
 	struct gcm ways[2] = {*gcm, *gcm};
 	ways[1].alone = true;
 	return gcm->variant->encrypt_alone != NULL &&
-	       second_is_faster(measurement, ways, pass_both, MEASURED_LONG);
+	       compare_ways(measurement, ways, pass_both, MEASURED_LONG, MEASURED_SHORTER) < 1;
+}
+
+static bool together_is_clearly_faster(struct measurement *measurement, const struct gcm ways[2],
+	burst_pass pass, unsigned int blocks)
+{
+	const double clearly = 0.97; // mixtures gain less than these messages, which are all alike
+	return compare_ways(measurement, ways, pass, blocks, blocks) < clearly;
 }
 
 // Up to how many blocks messages pass faster together than alone.
@@ -515,7 +523,7 @@ static unsigned int find_border(
 	ways[0].longest_encrypted = ways[0].longest_decrypted = 0;
 	unsigned int blocks = gcm->variant->longest;
 	while (blocks > BORDER_LEAST &&
-		!second_is_faster(measurement, ways, pass, blocks - BORDER_STEP))
+		!together_is_clearly_faster(measurement, ways, pass, blocks - BORDER_STEP))
 		blocks -= BORDER_STEP;
 	return blocks;
 }

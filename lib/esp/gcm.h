@@ -93,7 +93,7 @@ struct gcm {
 bool gcm_choose(struct gcm *gcm, const IMB_MGR *manager, enum esp_crypto crypto);
 // Chooses the ways of messages for gcm->variant, if there is one, by what is faster here: whose the
 // single messages are, the variant's or ipsec-mb's, and from which length on messages go alone.
-// Takes less than a millisecond.
+// Takes about a millisecond.
 void gcm_measure(struct gcm *gcm);
 // Compares *gcm with ipsec-mb, both directions, over lengths, keys and mixtures of them; takes
 // milliseconds. False: they differ, or memory is short.
