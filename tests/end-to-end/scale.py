@@ -47,11 +47,16 @@ def make(network, tunnels, routes):
              "addresses": ["10.255.0.1/24"]},
             {"name": "wan", "side": "outside", "device": "net_af_packet1,iface=veth-wan",
              "addresses": ["203.0.113.1/24"]}]})
-    testbed.write_config(gateway.file, gateway.config)
-    with open(gateway.file, "a") as file:
-        file.write(f"tunnels = ( {_tunnels(tunnels)} );\n"
-                   f"routes = ( {_routes(routes, tunnels)} );\n")
+    write(gateway, gateway.file, tunnels, routes)
     return gateway
+
+
+def write(gateway, file, tunnels, routes, used=None):
+    """The configuration; routes go to the first `used` tunnels, by default to all."""
+    testbed.write_config(file, gateway.config)
+    with open(file, "a") as text:
+        text.write(f"tunnels = ( {_tunnels(tunnels)} );\n"
+                   f"routes = ( {_routes(routes, used or tunnels)} );\n")
 
 
 def start(gateway, seconds=60):
@@ -81,6 +86,12 @@ def main():
             began = time.monotonic()
             gateway.espctl(*command.split())
             print(f"espctl {command}: {time.monotonic() - began:.2f} s")
+        more = gateway.file.with_name("more.conf")
+        write(gateway, more, tunnels + 1, routes, tunnels)
+        for what, file in (("one tunnel more", more), ("one less", gateway.file)):
+            began = time.monotonic()
+            gateway.espctl("config", "apply", file)
+            print(f"espctl config apply, {what}: {time.monotonic() - began:.2f} s")
         gateway.stop()
     finally:
         network.close()
