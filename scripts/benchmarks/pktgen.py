@@ -43,14 +43,6 @@ START_SECONDS = 8         # in which the gateway starts and gets its key
 RING_LOG2 = 13            # Pktgen has threads that take each other's core for milliseconds
 
 
-def program_argument(text):
-    if not os.path.isfile(text) or not os.access(text, os.X_OK):
-        raise argparse.ArgumentTypeError(
-            f"{text}: no such program; build Pktgen-DPDK and name its pktgen "
-            "(docs/benchmarking.md)")
-    return os.path.abspath(text)
-
-
 def size_argument(text):
     size = throughput.size_argument(text)
     if size == "imix":
@@ -70,7 +62,8 @@ def parser():
         prog="scripts/bench pktgen", description=HELP, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parse.add_argument
-    add("pktgen", type=program_argument, metavar="PATH", help="the program pktgen")
+    add("pktgen", metavar="PATH", help="the program pktgen",
+        type=throughput.program_argument("build Pktgen-DPDK and name its pktgen"))
     add("script", choices=SCRIPTS, metavar="SCRIPT", help="rate-sweep, rfc2544 or imix")
     add("--size", action="append", type=size_argument, metavar="BYTES",
         help=f"inner IP packet; may be repeated. By default {', '.join(SIZES)}")

@@ -90,12 +90,14 @@ def cores_argument(text):
     return [int(word) for word in words]
 
 
-def program_argument(text):
-    if not os.path.isfile(text) or not os.access(text, os.X_OK):
-        raise argparse.ArgumentTypeError(
-            f"{text}: no such program; build DPDK's examples/ipsec-secgw and name what it made "
-            "(docs/benchmarking.md)")
-    return os.path.abspath(text)
+def program_argument(advice):
+    """A check of the path of a program that the user has built."""
+    def check(text):
+        if not os.path.isfile(text) or not os.access(text, os.X_OK):
+            raise argparse.ArgumentTypeError(
+                f"{text}: no such program; {advice} (docs/benchmarking.md)")
+        return os.path.abspath(text)
+    return check
 
 
 def parser():
@@ -119,7 +121,8 @@ def parser():
         help="as many others for testpmd; by default the first ones that are no worker's")
     add("--baseline", action="store_true",
         help="measure plain forwarding (another testpmd in espgw's place), too")
-    add("--secgw", type=program_argument, metavar="PATH",
+    add("--secgw", metavar="PATH",
+        type=program_argument("build DPDK's examples/ipsec-secgw and name what it made"),
         help="measure this build of DPDK's ipsec-secgw, too")
     add("--secgw-options", default="", metavar="WORDS",
         help="more options for it, such as '-l' for librte_ipsec's path")
