@@ -51,7 +51,7 @@ static const char help[] =
 	"                   order they send packets of one SA, and one inbound SA shared by both\n"
 	"  --rounds N       rounds of each row (default: 1001)\n"
 	"  --seconds S      end after about so long, with at least 11 rounds of each row\n"
-	"  --allow-noise    print rows whose rounds differ too much, too\n"
+	"  --allow-noise    print rows (with --cores: figures) whose rounds differ too much, too\n"
 	"  --core N         core to measure on (default: the last one); a second worker takes the\n"
 	"                   last of the others\n"
 	"  --hugepages      take memory from hugepages\n"
@@ -71,8 +71,9 @@ static const char help[] =
 	"\n"
 	"Exit status: 0 measured, and every packet came out right; 1 not so; 2 the command line "
 	"is\n"
-	"wrong; 3 some rows are too noisy to be reported: the middle half of their rounds spreads\n"
-	"over more than 10 % of the median.\n";
+	"wrong; 3 some rows (with --cores: figures) are too noisy to be reported: the middle half "
+	"of\n"
+	"their rounds spreads over more than 10 % of the median.\n";
 
 enum {
 	OPTION_PATH = 256,
@@ -265,6 +266,13 @@ static bool complete(struct bench_options *options)
 	}
 	if (options->avx2 && options->two_cores) {
 		fputs("espgw-bench: --avx2: --cores measures no cipher alone\n", stderr);
+		return false;
+	}
+	if (options->avx2 && (options->sas != 1 || options->routes > BENCH_ROUTES_MIN ||
+				     options->shared != 1 || options->ciphers != 0)) {
+		fputs("espgw-bench: --avx2: both ciphers are measured, with one key and no "
+		      "gateway: not with --crypto, --sas, --routes or --shared\n",
+			stderr);
 		return false;
 	}
 	if (options->workers > 1)

@@ -383,7 +383,6 @@ bool gcm_self_test(const struct gcm *gcm)
 	struct self_test *test = aligned_alloc(64, RTE_ALIGN_CEIL(sizeof(*test), 64));
 	if (test == NULL)
 		return false;
-	memset(test->keys, 0, sizeof(test->keys));
 	test->state = UINT64_C(0x9e3779b97f4a7c15);
 	for (unsigned int i = 0; i < RTE_DIM(test->keys); i++) {
 		uint8_t bytes[GCM_KEY_SIZE];

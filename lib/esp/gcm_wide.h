@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Copyright (c) 2026 the espgw authors
 
-// What the ciphers for wide registers share (private to gcm_avx2.c, gcm_avx512.c and gcm_avx512_alone.c).
+// What the ciphers for wide registers share (private to gcm_avx2.c, gcm_avx512.c and
+// gcm_avx512_alone.c).
 
 #pragma once
 

@@ -89,6 +89,9 @@ class Program:
     def wait_until(self, condition, what):
         wait_until(condition, f"{self.name}: {what}", self.process, self.log)
 
+    def last_words(self):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
     def end(self):
         if self.process is None:
             return
@@ -212,7 +215,8 @@ class Gateway(Program):
             self.end()
             tries += 1
             if tries == LINK_TRIES:
-                raise BenchError(f"espgw: its links did not come up, {tries} times")
+                raise BenchError(f"espgw: its links did not come up, {tries} times\n"
+                                 + self.last_words())
         self.add_sa("out", out_key)
         # The same packets come again and again, so the window is off.
         self.add_sa("in", in_key, "--replay-window", "0")
@@ -226,6 +230,10 @@ class Gateway(Program):
         self.wait_until(lambda: "espgw: ready" in self.log.read_text(errors="replace"), "is ready")
         deadline = time.monotonic() + LINK_SECONDS
         while time.monotonic() < deadline:
+            for program in (self, self.bed.generator):
+                if program.process.poll() is not None:
+                    raise BenchError(f"{program.name} ended with status "
+                                     f"{program.process.returncode}\n{program.last_words()}")
             if self.bed.generator.linked():
                 return True
             time.sleep(0.02)

@@ -32,14 +32,15 @@ Before its first packet Pktgen may take a minute. Docs: docs/benchmarking.md."""
 
 EXAMPLES = """\
 examples:
-  scripts/bench pktgen build/app/pktgen rate-sweep --size 64 --size 1400
-  CONFIRM_SECONDS=10 scripts/bench pktgen build/app/pktgen rfc2544 --seconds 5 --json
+  scripts/bench pktgen Pktgen-DPDK/build/app/pktgen rate-sweep --size 64 --size 1400
+  CONFIRM_SECONDS=10 scripts/bench pktgen Pktgen-DPDK/build/app/pktgen rfc2544 --seconds 5 --json
 """
 
 SCRIPTS = ("rate-sweep", "rfc2544", "imix")
 SIZES = ("64", "256", "512", "1400")
 MEMORY_MB = 2560          # Pktgen's, for two ports
-START_SECONDS = 8         # in which the gateway starts and gets its key
+START_SECONDS = 25        # in which the gateway starts and gets its key
+SILENT_SECONDS = 180      # longer than a trial, that Pktgen may take for a line
 RING_LOG2 = 13            # Pktgen has threads that take each other's core for milliseconds
 
 
@@ -77,6 +78,14 @@ def parser():
     return parse
 
 
+def confirm_seconds():
+    """A setting of rfc2544.lua, which checks it."""
+    try:
+        return float(os.environ.get("CONFIRM_SECONDS", "60"))
+    except ValueError:
+        return 0
+
+
 class Pktgen(bed.Program):
     """Source and sink. Port 0 is at the gateway's inside, port 1 at its outside."""
 
@@ -91,11 +100,12 @@ class Pktgen(bed.Program):
         self.bed.environment.update({
             "ESPGW_PKTGEN": str(ROOT / "scripts/pktgen"), "OUTPUT": str(self.output),
             "GATEWAY_MAC": network.inside_mac, "SOURCE": network.host,
+            "TARGET": network.remote.replace("0.0/16", "0.1"), "SENDER": "0", "RECEIVER": "1",
             "SIZES": ",".join(self.options.size or SIZES),
             "SECONDS": f"{self.options.seconds:g}", "START_DELAY": str(START_SECONDS)})
         links = (f"net_memif{i},role=server,{self.bed.link(name)}"
                  for i, name in enumerate(("inside", "outside")))
-        self.spawn([self.options.pktgen, "--lcores", f"0@{self.cores[0]},1@{self.cores[-1]}",
+        self.spawn([self.options.pktgen, "--lcores", f"0@{self.cores[0]},1@{self.cores[0]}",
                     "--in-memory", "--no-pci", "--file-prefix", self._prefix(),
                     *(f"--vdev={link}" for link in links), "--", "-m", "1.[0-1]", "-f",
                     ROOT / f"scripts/pktgen/{self.options.script}.lua"])
@@ -110,20 +120,24 @@ class Pktgen(bed.Program):
     def lines(self):
         return self.output.read_text().splitlines() if self.output.exists() else []
 
-    def wait(self, progress):
+    def wait(self, gateway, progress):
         """Until the script ends; a step of progress for each of its lines."""
-        seen = 0
+        patience = SILENT_SECONDS + max(self.options.seconds, confirm_seconds())
+        seen, last = 0, time.monotonic()
         while self.process.poll() is None:
             for line in self.lines()[seen:]:
                 progress.step(line.lstrip("# "))
-                seen += 1
+                seen, last = seen + 1, time.monotonic()
+            if gateway.process.poll() is not None:
+                raise BenchError(f"espgw ended with status {gateway.process.returncode}\n"
+                                 + gateway.last_words())
+            if time.monotonic() - last > patience:
+                raise BenchError(f"pktgen has said nothing for {patience:g} s\n"
+                                 + self.last_words())
             time.sleep(0.2)
         if self.process.returncode != 0:
-            raise BenchError(f"pktgen ended with status {self.process.returncode}; "
-                             f"its last words:\n{self.last_words()}")
-
-    def last_words(self):
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise BenchError(f"pktgen ended with status {self.process.returncode}\n"
+                             + self.last_words())
 
     def end(self):
         if self.telemetry is not None:
@@ -162,6 +176,8 @@ def parse_results(lines):
 
 
 def run(options):
+    if len(os.sched_getaffinity(0)) < 2:
+        raise BenchError("it takes two cores, one for the gateway's worker and one for Pktgen")
     workers, cores = throughput.choose_cores(options)
     need = MEMORY_MB + bed.MEMORY_MB
     free = throughput.free_hugepages_mb()
@@ -179,15 +195,19 @@ def run(options):
         gateway.start(traffic.Network(), *(traffic.Key(spi, os.urandom(36)) for spi in
                                            (throughput.SPI_OUT, throughput.SPI_IN)))
         before = gateway.state()
-        pktgen.wait(progress)
+        pktgen.wait(gateway, progress)
         after = gateway.state()
-        lines = pktgen.lines()
+        lines, last_words = pktgen.lines(), pktgen.last_words()
     finally:
         progress.end()
         test.close()
         shutil.rmtree(directory, ignore_errors=True)
+    for line in lines:
+        if line.startswith("# failed: "):
+            raise BenchError(f"scripts/pktgen/{options.script}.lua: "
+                             + line.removeprefix("# failed: "))
     if not any(line and not line.startswith("#") for line in lines):
-        raise BenchError("Pktgen measured nothing: " + " / ".join(lines or ["it wrote nothing"]))
+        raise BenchError("Pktgen measured nothing\n" + last_words)
     return {"machine": machine(), "script": options.script, "worker_cores": workers,
             "generator_cores": cores, "rows": parse_results(lines), "lines": lines,
             "gateway": {"received": after["received"] - before["received"],
@@ -212,6 +232,10 @@ def print_result(result):
 def main(arguments):
     options = parser().parse_args(arguments)
     try:
+        if options.size and options.script == "imix":
+            raise BenchError("argument --size: not with imix, which has sizes of its own")
+        if options.cores and options.cores == options.generator_cores:
+            raise BenchError("argument --generator-core: it is the worker's")
         need_root("DPDK's programs share memory, and espgw makes interfaces")
         result = run(options)
     except BenchError as error:

@@ -34,10 +34,17 @@ local function setting(name, default)
 	return value
 end
 
+-- Of a setting; only within what espgw.run runs.
+function espgw.number(name, default, minimum)
+	local value = tonumber(setting(name, default))
+	if value == nil or value < minimum then
+		error(string.format("%s: it must be a number, at least %g", name, minimum), 0)
+	end
+	return value
+end
+
 espgw.sender = setting("SENDER", "0")
 espgw.receiver = setting("RECEIVER", "1")
-espgw.seconds = tonumber(setting("SECONDS", "10"))
-espgw.start_delay = tonumber(setting("START_DELAY", "5"))
 espgw.gateway_mac = setting("GATEWAY_MAC", "02:00:00:00:00:01")
 espgw.source = setting("SOURCE", "198.18.0.2")
 espgw.target = setting("TARGET", "198.19.0.1")
@@ -150,9 +157,7 @@ local function wait_for_first_burst()
 	pktgen.start(espgw.sender)
 	repeat
 		if now() - begun > FIRST_BURST_SECONDS then
-			espgw.say("# Pktgen sends nothing. Is port %s connected, and is it up?", espgw.sender)
-			espgw.done()
-			error("Pktgen sends nothing")
+			error("Pktgen sends nothing; is port " .. espgw.sender .. " connected, and up?", 0)
 		end
 		pktgen.delay(SETTLE_MS)
 	until counters() > before
@@ -178,15 +183,21 @@ function espgw.trial(rate, seconds)
 	return sent, received, received / took
 end
 
-function espgw.begin(title)
+-- Runs a script: measure() with all that goes before and after. Where it fails, the results say why;
+-- Pktgen ends in any case.
+function espgw.run(title, measure)
 	pktgen.screen("off")
 	pktgen.clr()
-	pktgen.delay(math.floor(espgw.start_delay * 1000))
-	espgw.say("# %s: port %s sends, port %s receives, trials of %g s", title, espgw.sender,
-		espgw.receiver, espgw.seconds)
-end
-
-function espgw.done()
+	local fine, problem = pcall(function()
+		espgw.seconds = espgw.number("SECONDS", "10", 0.1)
+		pktgen.delay(math.floor(1000 * espgw.number("START_DELAY", "5", 0)))
+		espgw.say("# %s: port %s sends, port %s receives, trials of %g s", title, espgw.sender,
+			espgw.receiver, espgw.seconds)
+		measure()
+	end)
+	if not fine then
+		espgw.say("# failed: %s", problem)
+	end
 	output:close()
 	pktgen.quit()
 end

@@ -12,12 +12,12 @@ local espgw = require("espgw")
 
 local IMIX = { 64, 570, 64, 64, 570, 64, 1400, 64, 570, 64, 64, 570 }
 
-espgw.begin("IMIX")
-espgw.say("# rate_percent sent received lost_percent received_per_second")
-espgw.send_sequence(IMIX)
-for rate in string.gmatch(os.getenv("RATES") or "25,50,75,100", "[%d.]+") do
-	local sent, received, per_second = espgw.trial(tonumber(rate), espgw.seconds)
-	local lost = sent == 0 and 0 or 100 * (1 - received / sent)
-	espgw.say("%s %d %d %.4f %.0f", rate, sent, received, lost, per_second)
-end
-espgw.done()
+espgw.run("IMIX", function()
+	espgw.say("# rate_percent sent received lost_percent received_per_second")
+	espgw.send_sequence(IMIX)
+	for rate in string.gmatch(os.getenv("RATES") or "25,50,75,100", "[%d.]+") do
+		local sent, received, per_second = espgw.trial(tonumber(rate), espgw.seconds)
+		local lost = sent == 0 and 0 or 100 * (1 - received / sent)
+		espgw.say("%s %d %d %.4f %.0f", rate, sent, received, lost, per_second)
+	end
+end)

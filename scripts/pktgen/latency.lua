@@ -36,19 +36,19 @@ local function measured()
 	return pktgen.pktStats("all")[tonumber(espgw.receiver)].latency
 end
 
-espgw.begin("latency")
-espgw.say("# size rate_percent sent received probes min_us average_us max_us")
-for _, size in ipairs(espgw.sizes()) do
-	espgw.send_size(size)
-	address_probes()
-	for rate in string.gmatch(os.getenv("RATES") or "10,50,90", "[%d.]+") do
-		pktgen.clr() -- or the least and the most are of all trials together
-		pktgen.latency("all", "on")
-		local sent, received = espgw.trial(tonumber(rate), espgw.seconds)
-		pktgen.latency("all", "off")
-		local latency = measured()
-		espgw.say("%d %s %d %d %d %.2f %.2f %.2f", size, rate, sent, received, latency.num_pkts,
-			latency.min_us, latency.avg_us, latency.max_us)
+espgw.run("latency", function()
+	espgw.say("# size rate_percent sent received probes min_us average_us max_us")
+	for _, size in ipairs(espgw.sizes()) do
+		espgw.send_size(size)
+		address_probes()
+		for rate in string.gmatch(os.getenv("RATES") or "10,50,90", "[%d.]+") do
+			pktgen.clr() -- or the least and the most are of all trials together
+			pktgen.latency("all", "on")
+			local sent, received = espgw.trial(tonumber(rate), espgw.seconds)
+			pktgen.latency("all", "off")
+			local latency = measured()
+			espgw.say("%d %s %d %d %d %.2f %.2f %.2f", size, rate, sent, received, latency.num_pkts,
+				latency.min_us, latency.avg_us, latency.max_us)
+		end
 	end
-end
-espgw.done()
+end)

@@ -13,9 +13,7 @@
 package.path = (os.getenv("ESPGW_PKTGEN") or "scripts/pktgen") .. "/?.lua;" .. package.path
 local espgw = require("espgw")
 
-local allowed = tonumber(os.getenv("ALLOWED_LOSS") or "0")
-local step = tonumber(os.getenv("STEP") or "0.5")
-local confirm_seconds = tonumber(os.getenv("CONFIRM_SECONDS") or "60")
+local allowed, step, confirm_seconds
 
 local function passes(size, rate, seconds)
 	local sent, received, per_second = espgw.trial(rate, seconds)
@@ -42,16 +40,19 @@ local function search(size)
 	return good, best
 end
 
-espgw.begin("RFC 2544 throughput")
-espgw.say("# trial size rate_percent sent received lost_percent received_per_second")
-espgw.say("# found size rate_percent received_per_second confirmed")
-for _, size in ipairs(espgw.sizes()) do
-	espgw.send_size(size)
-	local rate, per_second = search(size)
-	local confirmed = "not tried"
-	if rate > 0 and confirm_seconds > 0 then
-		confirmed = passes(size, rate, confirm_seconds) and "yes" or "no"
+espgw.run("RFC 2544 throughput", function()
+	allowed = espgw.number("ALLOWED_LOSS", "0", 0)
+	step = espgw.number("STEP", "0.5", 0.01)
+	confirm_seconds = espgw.number("CONFIRM_SECONDS", "60", 0)
+	espgw.say("# trial size rate_percent sent received lost_percent received_per_second")
+	espgw.say("# found size rate_percent received_per_second confirmed")
+	for _, size in ipairs(espgw.sizes()) do
+		espgw.send_size(size)
+		local rate, per_second = search(size)
+		local confirmed = "not tried"
+		if rate > 0 and confirm_seconds > 0 then
+			confirmed = passes(size, rate, confirm_seconds) and "yes" or "no"
+		end
+		espgw.say("found %d %.2f %.0f %s", size, rate, per_second, confirmed)
 	end
-	espgw.say("found %d %.2f %.0f %s", size, rate, per_second, confirmed)
-end
-espgw.done()
+end)

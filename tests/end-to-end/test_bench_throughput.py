@@ -158,7 +158,8 @@ def test_a_missing_testpmd_is_told_with_what_to_install():
     (("/nowhere/pktgen", "imix"), 2, "PATH: /nowhere/pktgen: no such program; build Pktgen-DPDK"),
     (("/bin/true", "sweep"), 2, "SCRIPT: invalid choice: 'sweep'"),
     (("/bin/true", "rfc2544", "--size", "imix"), 2, "--size: imix: it is a script of its own"),
-    (("/bin/true", "rfc2544", "--core", "0,1"), 2, "--core: 0,1: not one core"),
+    (("/bin/true", "rfc2544", "--core", "777"), 2, "--core: 777: not a list"),
+    (("/bin/true", "imix", "--size", "64"), 1, "--size: not with imix"),
 ])
 def test_a_wrong_argument_for_pktgen_is_named(arguments, status, words):
     done = run_bench("pktgen", *arguments)

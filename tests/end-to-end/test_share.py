@@ -6,7 +6,6 @@ The gateway is stopped while its ring fills, so that it finds more than one work
 """
 
 import os
-import signal
 import struct
 
 import pytest
@@ -47,15 +46,6 @@ class TwoWorkers(Bench):
         assert first["helped_packets"] == second["shared_packets"] == 0
         assert second["helped_packets"] == first["shared_packets"]
         return second["helped_packets"]
-
-    def send_at_once(self, **frames):
-        """Frames that the gateway finds waiting at its wires, when it goes on."""
-        self.gateway.process.send_signal(signal.SIGSTOP)
-        try:
-            for wire, list_of_frames in frames.items():
-                getattr(self, wire).send(*list_of_frames)
-        finally:
-            self.gateway.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")

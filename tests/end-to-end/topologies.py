@@ -4,6 +4,7 @@
 
 import itertools
 import os
+import signal
 
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -146,13 +147,26 @@ class Bench:
 
     def send_inside(self, *packets):
         """From the host inside to the gateway."""
-        self.inside.send(*(esp.frame(self.lan_mac, self.inside.mac, packet)
-                           for packet in packets))
+        self.inside.send(*self.inside_frames(packets))
+
+    def inside_frames(self, packets):
+        return [esp.frame(self.lan_mac, self.inside.mac, packet) for packet in packets]
 
     def send_outside(self, *packets):
         """From the far end to the gateway."""
-        self.outside.send(*(esp.frame(self.wan_mac, self.outside.mac, packet)
-                            for packet in packets))
+        self.outside.send(*self.outside_frames(packets))
+
+    def outside_frames(self, packets):
+        return [esp.frame(self.wan_mac, self.outside.mac, packet) for packet in packets]
+
+    def send_at_once(self, **frames):
+        """Frames, by the name of their wire, that the gateway finds waiting when it goes on."""
+        self.gateway.process.send_signal(signal.SIGSTOP)
+        try:
+            for wire, list_of_frames in frames.items():
+                getattr(self, wire).send(*list_of_frames)
+        finally:
+            self.gateway.process.send_signal(signal.SIGCONT)
 
     def esp_of(self, packet):
         """Sends the packet from inside; returns the ESP packet that leaves outside for it."""

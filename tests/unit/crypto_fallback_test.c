@@ -19,16 +19,25 @@
 #include "dataplane/internal.h"
 #include "esp/gcm.h"
 
-static const char *const CONFIG =
-	"gateway = { name = \"fallback\"; log_level = \"error\"; hugepages = false; "
-	"memory_mb = 256; max_sas = 16; max_routes = 256; max_neighbours = 64; };\n"
-	"workers = { cores = [ 0 ]; crypto = \"burst\"; };\n"
-	"ports = ( { name = \"inside\"; device = \"net_null0,no-rx=1\"; side = \"inside\"; "
-	"addresses = [ \"10.0.0.1/24\" ]; }, "
-	"{ name = \"outside\"; device = \"net_null1,no-rx=1\"; side = \"outside\"; "
-	"addresses = [ \"198.51.100.1/24\" ]; } );\n"
-	"tunnels = ( { name = \"one\"; gateway_endpoint = \"198.51.100.1\"; "
-	"customer_endpoint = \"203.0.113.1\"; interface_address = \"169.254.10.2/30\"; } );\n";
+static struct config *make_config(void)
+{
+	char text[1024];
+	snprintf(text, sizeof(text),
+		"gateway = { name = \"fb%d\"; log_level = \"error\"; hugepages = false; "
+		"memory_mb = 256; max_sas = 16; max_routes = 256; max_neighbours = 64; };\n"
+		"workers = { cores = [ 0 ]; crypto = \"burst\"; };\n"
+		"ports = ( { name = \"inside\"; device = \"net_null0,no-rx=1\"; side = \"inside\"; "
+		"addresses = [ \"10.0.0.1/24\" ]; }, "
+		"{ name = \"outside\"; device = \"net_null1,no-rx=1\"; side = \"outside\"; "
+		"addresses = [ \"198.51.100.1/24\" ]; } );\n"
+		"tunnels = ( { name = \"one\"; gateway_endpoint = \"198.51.100.1\"; "
+		"customer_endpoint = \"203.0.113.1\"; interface_address = \"169.254.10.2/30\"; } "
+		");\n",
+		(int)getpid());
+	struct config *config = config_parse(text, "crypto_fallback_test", stderr);
+	assert_non_null(config);
+	return config;
+}
 
 static unsigned int self_tests;
 
@@ -77,8 +86,7 @@ static void test_a_failed_self_test(void **unused)
 			      "skipped\n");
 		skip();
 	}
-	struct config *config = config_parse(CONFIG, "crypto_fallback_test", stderr);
-	assert_non_null(config);
+	struct config *config = make_config();
 	if (dataplane_eal_start(config, &error) != 0)
 		fail_msg("%s", error.text);
 	struct dataplane *dataplane = create(config, said, sizeof(said));
