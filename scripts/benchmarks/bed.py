@@ -44,18 +44,6 @@ def testpmd():
     return path
 
 
-def wait_until(condition, what, process=None, log=None, seconds=START_SECONDS):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        ended = process is not None and process.poll() is not None
-        if ended or time.monotonic() > deadline:
-            words = "" if log is None else \
-                "\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            how = f"it ended with status {process.returncode}" if ended else f"not in {seconds} s"
-            raise BenchError(f"{what}: {how}{words}")
-        time.sleep(0.02)
-
-
 class Telemetry:
     """DPDK's telemetry socket of a program."""
 
@@ -86,11 +74,21 @@ class Program:
             self.process = subprocess.Popen([str(word) for word in command], stdin=stdin,
                                             stdout=log, stderr=log, env=self.bed.environment)
 
-    def wait_until(self, condition, what):
-        wait_until(condition, f"{self.name}: {what}", self.process, self.log)
+    def fail(self, what):
+        words = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+        raise BenchError(f"{self.name}: {what}\n{words}")
 
-    def last_words(self):
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+    def expect_running(self):
+        if self.process.poll() is not None:
+            self.fail(f"it ended with status {self.process.returncode}")
+
+    def wait_until(self, condition, what):
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            self.expect_running()
+            if time.monotonic() > deadline:
+                self.fail(f"{what}: not in {START_SECONDS} s")
+            time.sleep(0.02)
 
     def end(self):
         if self.process is None:
@@ -126,15 +124,33 @@ class Program:
         return ["--lcores", lcores, *memory, "--no-pci", "--file-prefix", self._prefix()]
 
 
-class Generator(Program):
-    """Source and sink."""
+class Source(Program):
+    """Source and sink of the packets, and memif's server on both links."""
 
-    INSIDE, OUTSIDE = 1, 3   # its ports; each is fed by the one before
+    INSIDE, OUTSIDE = 0, 1   # its ports at the links
 
-    def __init__(self, bed, cores):
-        super().__init__(bed, "generator")
+    def __init__(self, bed, name, cores):
+        super().__init__(bed, name)
         self.cores = cores
         self.telemetry = None
+
+    def linked(self):
+        return all(self.telemetry.ask(f"/ethdev/link_status,{port}")["status"] == "UP"
+                   for port in (self.INSIDE, self.OUTSIDE))
+
+    def end(self):
+        if self.telemetry is not None:
+            self.telemetry.close()
+        super().end()
+
+
+class Generator(Source):
+    """dpdk-testpmd."""
+
+    INSIDE, OUTSIDE = 1, 3   # each is fed by the one before
+
+    def __init__(self, bed, cores):
+        super().__init__(bed, "generator", cores)
 
     def start(self, clear, esp):
         """`clear` and `esp` are pcap files, or None where nothing is to be sent."""
@@ -166,10 +182,6 @@ class Generator(Program):
         self.process.stdin.write(command.encode() + b"\n")
         self.process.stdin.flush()
 
-    def linked(self):
-        return all(self.telemetry.ask(f"/ethdev/link_status,{port}")["status"] == "UP"
-                   for port in (self.INSIDE, self.OUTSIDE))
-
     def counters(self):
         """Per link: when, packets offered to it, sent to it, and received from it."""
         result = {}
@@ -182,8 +194,6 @@ class Generator(Program):
         return result
 
     def end(self):
-        if self.telemetry is not None:
-            self.telemetry.close()
         if self.process is not None and self.process.poll() is None:
             try:
                 self.tell("quit")
@@ -215,8 +225,7 @@ class Gateway(Program):
             self.end()
             tries += 1
             if tries == LINK_TRIES:
-                raise BenchError(f"espgw: its links did not come up, {tries} times\n"
-                                 + self.last_words())
+                self.fail(f"its links did not come up, {tries} times")
         self.add_sa("out", out_key)
         # The same packets come again and again, so the window is off.
         self.add_sa("in", in_key, "--replay-window", "0")
@@ -230,10 +239,8 @@ class Gateway(Program):
         self.wait_until(lambda: "espgw: ready" in self.log.read_text(errors="replace"), "is ready")
         deadline = time.monotonic() + LINK_SECONDS
         while time.monotonic() < deadline:
-            for program in (self, self.bed.generator):
-                if program.process.poll() is not None:
-                    raise BenchError(f"{program.name} ended with status "
-                                     f"{program.process.returncode}\n{program.last_words()}")
+            self.expect_running()
+            self.bed.generator.expect_running()
             if self.bed.generator.linked():
                 return True
             time.sleep(0.02)

@@ -5,13 +5,13 @@
 Each run of espgw-bench stays beside the charts as the JSON that it printed, so that they can be
 drawn again without measuring."""
 
-import argparse
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+from .arguments import mode_parser
 from .common import ROOT, BenchError, Progress, built, need_root
 
 IMAGES = ROOT / "docs/images"
@@ -271,9 +271,7 @@ def charts_of(reports):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(prog="scripts/bench charts", description=HELP,
-                                     epilog=EPILOGUE, add_help=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = mode_parser("charts", HELP, EPILOGUE, add_help=False)
     parser.add_argument("--from", dest="files", action="append", metavar="FILE",
                         help="draw this (what espgw-bench --json printed, or a directory of it) "
                         "instead of measuring; may be repeated")

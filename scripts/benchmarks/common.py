@@ -59,6 +59,13 @@ def tsc_hz():
     raise BenchError("/proc/cpuinfo tells no bogomips: is this an x86 machine?")
 
 
+def free_hugepages_mb():
+    values = dict(line.split(":") for line in open("/proc/meminfo", encoding="ascii"))
+    mounted = any(line.split()[2] == "hugetlbfs" for line in open("/proc/mounts", encoding="utf-8"))
+    free = int(values.get("HugePages_Free", "0"))
+    return free * int(values.get("Hugepagesize", "0 kB").split()[0]) // 1024 if mounted else 0
+
+
 def machine():
     """What a reader of figures has to know of the machine."""
     model = next((line.split(":")[1].strip()
@@ -66,3 +73,8 @@ def machine():
                   if line.startswith("model name")), "unknown")
     return {"cpu": model, "cores": os.cpu_count(), "tsc_mhz": round(tsc_hz() / 1e6),
             "kernel": os.uname().release}
+
+
+def machine_line(about):
+    return (f"machine: {about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux "
+            f"{about['kernel']}")

@@ -6,7 +6,6 @@ It runs without hugepages between two veth cables in namespaces of its own, made
 end-to-end tests use. Memory per tunnel, SA and route is the difference between many and few,
 divided."""
 
-import argparse
 import ipaddress
 import json
 import os
@@ -19,6 +18,7 @@ import tempfile
 import threading
 import time
 
+from .arguments import mode_parser
 from .common import ROOT, BenchError, Progress, built, need_root
 
 sys.path.insert(0, str(ROOT / "tests/end-to-end"))
@@ -342,9 +342,7 @@ def print_result(result):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(prog="scripts/bench footprint", description=HELP,
-                                     epilog=EPILOGUE, add_help=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = mode_parser("footprint", HELP, EPILOGUE, add_help=False)
     parser.add_argument("--only", choices=("memory", "start"), help="one of the two only")
     parser.add_argument("--starts", type=int, default=7, metavar="N",
                         help="starts that are timed (default: 7)")

@@ -23,6 +23,7 @@ import tarfile
 import tempfile
 from typing import NamedTuple
 
+from .arguments import mode_parser
 from .common import BUILD, ROOT, BenchError, Progress, need_root
 
 PATHS = ("encap", "decap")
@@ -421,9 +422,7 @@ def as_json(comparisons, text, status):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(prog="scripts/bench --gate", description=HELP,
-                                     epilog=EPILOGUE, add_help=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = mode_parser("--gate", HELP, EPILOGUE, add_help=False)
     parser.add_argument("--base", metavar="COMMIT", help="compare with this commit only")
     parser.add_argument("--record", action="store_true",
                         help=f"measure this tree only, and write its ratios to {RECORDED}")

@@ -3,6 +3,7 @@
 """scripts/bench pktgen: the whole gateway between two ports of Pktgen-DPDK. See HELP."""
 
 import argparse
+import ipaddress
 import json
 import os
 import pathlib
@@ -11,8 +12,9 @@ import sys
 import tempfile
 import time
 
-from . import bed, throughput, traffic
-from .common import ROOT, BenchError, Progress, machine, need_root
+from . import arguments, bed, traffic
+from .common import (ROOT, BenchError, Progress, free_hugepages_mb, machine, machine_line,
+                     need_root)
 from .figures import drops_between, percent, worker_figures
 
 HELP = """\
@@ -45,30 +47,28 @@ RING_LOG2 = 13            # Pktgen has threads that take each other's core for m
 
 
 def size_argument(text):
-    size = throughput.size_argument(text)
+    size = arguments.size_argument(text)
     if size == "imix":
         raise argparse.ArgumentTypeError("imix: it is a script of its own")
     return size
 
 
 def core_argument(text):
-    cores = throughput.cores_argument(text)
+    cores = arguments.cores_argument(text)
     if len(cores) != 1:
         raise argparse.ArgumentTypeError(f"{text}: not one core")
     return cores
 
 
 def parser():
-    parse = argparse.ArgumentParser(
-        prog="scripts/bench pktgen", description=HELP, epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = arguments.mode_parser("pktgen", HELP, EXAMPLES)
     add = parse.add_argument
     add("pktgen", metavar="PATH", help="the program pktgen",
-        type=throughput.program_argument("build Pktgen-DPDK and name its pktgen"))
+        type=arguments.program_argument("build Pktgen-DPDK and name its pktgen"))
     add("script", choices=SCRIPTS, metavar="SCRIPT", help="rate-sweep, rfc2544 or imix")
     add("--size", action="append", type=size_argument, metavar="BYTES",
         help=f"inner IP packet; may be repeated. By default {', '.join(SIZES)}")
-    add("--seconds", type=throughput.seconds_argument, default=10.0, metavar="N",
+    add("--seconds", type=arguments.seconds_argument, default=10.0, metavar="N",
         help="length of a trial, by default 10")
     add("--core", dest="cores", type=core_argument, metavar="N",
         help="the worker's core, by default 1")
@@ -86,21 +86,19 @@ def confirm_seconds():
         return 0
 
 
-class Pktgen(bed.Program):
-    """Source and sink. Port 0 is at the gateway's inside, port 1 at its outside."""
-
+class Pktgen(bed.Source):
     def __init__(self, test, cores, options):
-        super().__init__(test, "pktgen")
-        self.cores, self.options = cores, options
+        super().__init__(test, "pktgen", cores)
+        self.options = options
         self.output = test.directory / "results"
-        self.telemetry = None
 
     def start(self):
         network = traffic.Network()
         self.bed.environment.update({
             "ESPGW_PKTGEN": str(ROOT / "scripts/pktgen"), "OUTPUT": str(self.output),
             "GATEWAY_MAC": network.inside_mac, "SOURCE": network.host,
-            "TARGET": network.remote.replace("0.0/16", "0.1"), "SENDER": "0", "RECEIVER": "1",
+            "TARGET": str(ipaddress.ip_network(network.remote)[1]),
+            "SENDER": str(self.INSIDE), "RECEIVER": str(self.OUTSIDE),
             "SIZES": ",".join(self.options.size or SIZES),
             "SECONDS": f"{self.options.seconds:g}", "START_DELAY": str(START_SECONDS)})
         links = (f"net_memif{i},role=server,{self.bed.link(name)}"
@@ -113,10 +111,6 @@ class Pktgen(bed.Program):
         self.wait_until(self.output.exists, "starts its script")
         self.telemetry = self._telemetry()
 
-    def linked(self):
-        return all(self.telemetry.ask(f"/ethdev/link_status,{port}")["status"] == "UP"
-                   for port in (0, 1))
-
     def lines(self):
         return self.output.read_text().splitlines() if self.output.exists() else []
 
@@ -128,21 +122,18 @@ class Pktgen(bed.Program):
             for line in self.lines()[seen:]:
                 progress.step(line.lstrip("# "))
                 seen, last = seen + 1, time.monotonic()
-            if gateway.process.poll() is not None:
-                raise BenchError(f"espgw ended with status {gateway.process.returncode}\n"
-                                 + gateway.last_words())
+            gateway.expect_running()
             if time.monotonic() - last > patience:
-                raise BenchError(f"pktgen has said nothing for {patience:g} s\n"
-                                 + self.last_words())
+                self.fail(f"it has said nothing for {patience:g} s")
             time.sleep(0.2)
         if self.process.returncode != 0:
-            raise BenchError(f"pktgen ended with status {self.process.returncode}\n"
-                             + self.last_words())
-
-    def end(self):
-        if self.telemetry is not None:
-            self.telemetry.close()
-        super().end()
+            self.expect_running()
+        for line in self.lines():
+            if line.startswith("# failed: "):
+                raise BenchError(f"scripts/pktgen/{self.options.script}.lua: "
+                                 + line.removeprefix("# failed: "))
+        if not any(line and not line.startswith("#") for line in self.lines()):
+            self.fail("it measured nothing")
 
 
 def value_of(word):
@@ -178,9 +169,9 @@ def parse_results(lines):
 def run(options):
     if len(os.sched_getaffinity(0)) < 2:
         raise BenchError("it takes two cores, one for the gateway's worker and one for Pktgen")
-    workers, cores = throughput.choose_cores(options)
+    workers, cores = arguments.choose_cores(options)
     need = MEMORY_MB + bed.MEMORY_MB
-    free = throughput.free_hugepages_mb()
+    free = free_hugepages_mb()
     if free < need:
         raise BenchError(f"{free} MB of hugepages are free, {need} are needed: scripts/hugepages "
                          f"{need} reserves them")
@@ -192,22 +183,15 @@ def run(options):
     try:
         pktgen.start()
         gateway = test.measured = bed.Gateway(test, workers)
-        gateway.start(traffic.Network(), *(traffic.Key(spi, os.urandom(36)) for spi in
-                                           (throughput.SPI_OUT, throughput.SPI_IN)))
+        gateway.start(traffic.Network(), *traffic.new_keys())
         before = gateway.state()
         pktgen.wait(gateway, progress)
         after = gateway.state()
-        lines, last_words = pktgen.lines(), pktgen.last_words()
+        lines = pktgen.lines()
     finally:
         progress.end()
         test.close()
         shutil.rmtree(directory, ignore_errors=True)
-    for line in lines:
-        if line.startswith("# failed: "):
-            raise BenchError(f"scripts/pktgen/{options.script}.lua: "
-                             + line.removeprefix("# failed: "))
-    if not any(line and not line.startswith("#") for line in lines):
-        raise BenchError("Pktgen measured nothing\n" + last_words)
     return {"machine": machine(), "script": options.script, "worker_cores": workers,
             "generator_cores": cores, "rows": parse_results(lines), "lines": lines,
             "gateway": {"received": after["received"] - before["received"],
@@ -216,9 +200,8 @@ def run(options):
 
 
 def print_result(result):
-    about, gateway = result["machine"], result["gateway"]
-    print(f"machine: {about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux "
-          f"{about['kernel']}")
+    gateway = result["gateway"]
+    print(machine_line(result["machine"]))
     print(f"load:    scripts/pktgen/{result['script']}.lua; worker on {result['worker_cores']}, "
           f"Pktgen on {result['generator_cores']}, memif zero-copy\n")
     print("\n".join(result["lines"]))

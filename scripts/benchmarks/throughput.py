@@ -2,9 +2,7 @@
 # Copyright (c) 2026 the espgw authors
 """scripts/bench throughput: packets a second of the whole gateway. See HELP."""
 
-import argparse
 import json
-import os
 import pathlib
 import shutil
 import statistics
@@ -13,7 +11,9 @@ import tempfile
 import time
 
 from . import bed, live, traffic
-from .common import BenchError, Progress, machine, need_root
+from .arguments import (choose_cores, cores_argument, mode_parser, program_argument,
+                        seconds_argument, size_argument, turns_argument)
+from .common import (BenchError, Progress, free_hugepages_mb, machine, machine_line, need_root)
 from .figures import drops_between, percent, spread, worker_figures
 
 HELP = """\
@@ -49,61 +49,11 @@ SIZES = ("64", "256", "512", "1400", "imix")
 DIRECTIONS = ("encap", "decap", "both")
 INTERVALS = 5
 WARM_SECONDS = 1.0
-SPI_OUT, SPI_IN = 0x1001, 0x1002
 HUGEPAGES_MB = 2 * bed.MEMORY_MB
 
 
-def size_argument(text):
-    if text == "imix":
-        return text
-    if not text.isdecimal() or not traffic.SIZE_MIN <= int(text) <= traffic.SIZE_MAX:
-        raise argparse.ArgumentTypeError(
-            f"{text}: not imix, nor a number of bytes from {traffic.SIZE_MIN} to "
-            f"{traffic.SIZE_MAX}")
-    return str(int(text))
-
-
-def turns_argument(text):
-    if not text.isdecimal() or not 1 <= int(text) <= 99:
-        raise argparse.ArgumentTypeError(f"{text}: not a number from 1 to 99")
-    return int(text)
-
-
-def seconds_argument(text):
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0.5 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds from 0.5 to 3600")
-    return seconds
-
-
-def cores_argument(text):
-    there = os.sched_getaffinity(0)
-    words = text.split(",")
-    if not all(word.isdecimal() and int(word) in there for word in words) \
-            or len(set(words)) != len(words):
-        raise argparse.ArgumentTypeError(
-            f"{text}: not a list of different cores of this machine such as 1,2 "
-            f"(there are {', '.join(map(str, sorted(there)))})")
-    return [int(word) for word in words]
-
-
-def program_argument(advice):
-    """A check of the path of a program that the user has built."""
-    def check(text):
-        if not os.path.isfile(text) or not os.access(text, os.X_OK):
-            raise argparse.ArgumentTypeError(
-                f"{text}: no such program; {advice} (docs/benchmarking.md)")
-        return os.path.abspath(text)
-    return check
-
-
 def parser():
-    parse = argparse.ArgumentParser(
-        prog="scripts/bench throughput", description=HELP, epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = mode_parser("throughput", HELP, EXAMPLES)
     add = parse.add_argument
     add("--size", action="append", type=size_argument, metavar="BYTES",
         help="inner IP packet, or imix (64, 570 and 1400 bytes, 7:4:1); may be repeated. By "
@@ -133,29 +83,6 @@ def parser():
         help="do not use hugepages; by default they are used where enough are free")
     add("--json", action="store_true", help="print JSON instead of the table")
     return parse
-
-
-def choose_cores(options):
-    there = sorted(os.sched_getaffinity(0))
-    workers = options.cores or there[1:2] or there
-    generator = options.generator_cores or \
-        [core for core in there if core not in workers][:len(workers)]
-    if len(generator) < len(workers):
-        raise BenchError(f"argument --cores: {len(workers)} workers need as many other cores for "
-                         f"the generator, and there are {len(generator)}")
-    if len(generator) > len(workers):
-        raise BenchError("argument --generator-cores: name as many as there are workers "
-                         f"({len(workers)})")
-    if set(generator) & set(workers):
-        raise BenchError("argument --generator-cores: a core is a worker's")
-    return workers, generator
-
-
-def free_hugepages_mb():
-    values = dict(line.split(":") for line in open("/proc/meminfo", encoding="ascii"))
-    mounted = any(line.split()[2] == "hugetlbfs" for line in open("/proc/mounts", encoding="utf-8"))
-    free = int(values.get("HugePages_Free", "0"))
-    return free * int(values.get("Hugepagesize", "0 kB").split()[0]) // 1024 if mounted else 0
 
 
 # ---- one row ----
@@ -265,7 +192,7 @@ def run_case(make, case, options, cores, hugepages):
     """Starts the programs anew, measures, ends them."""
     size, direction, directions = case
     network = traffic.Network()
-    out_key, in_key = (traffic.Key(spi, os.urandom(36)) for spi in (SPI_OUT, SPI_IN))
+    out_key, in_key = traffic.new_keys()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="espgw-bench-"))
     test = bed.Bed(directory, hugepages, cores[1], options.secgw_options.split())
     files = {"encap": None, "decap": None}
@@ -337,9 +264,8 @@ def line(words):
 
 
 def print_table(result):
-    about, load = result["machine"], result["load"]
-    print(f"machine: {about['cpu']}, {about['cores']} cores, TSC {about['tsc_mhz']} MHz, Linux "
-          f"{about['kernel']}")
+    load = result["load"]
+    print(machine_line(result["machine"]))
     print(f"load:    workers on {load['worker_cores']}, generator on {load['generator_cores']}, "
           f"memif zero-copy, rings of {bed.DESCRIPTORS}, {'' if load['hugepages'] else 'no '}"
           "hugepages, replay window off\n")

@@ -7,6 +7,7 @@ that the generator has them in its L2 cache."""
 
 import dataclasses
 import ipaddress
+import os
 import random
 import struct
 
@@ -46,6 +47,11 @@ class Key:
 
     spi: int
     key: bytes   # 32 bytes of AES-256 and 4 of salt
+
+
+def new_keys():
+    """For the SAs outwards and inwards."""
+    return tuple(Key(spi, os.urandom(36)) for spi in (0x1001, 0x1002))
 
 
 def esp_size(size):
