@@ -198,6 +198,8 @@ struct bench_raw {
 	struct gcm_job *jobs; // [frames]; data is 64-byte aligned
 };
 
+// ipsec-mb as options->avx2 wants it.
+void bench_init_manager(IMB_MGR *manager, const struct bench_options *options);
 int bench_raw_create(struct bench_raw *raw, const struct bench_options *options,
 	unsigned int frames, struct bench_error *error);
 void bench_raw_destroy(struct bench_raw *raw);
@@ -344,6 +346,7 @@ int bench_cores_print_json(const struct bench_cores *cores, const struct bench_o
 // The machine, as the head of a table and as an object.
 void bench_print_machine(const struct bench_options *options);
 json_t *bench_machine_object(const struct bench_options *options);
+json_t *bench_figure_object(const struct bench_figure *figure, bool refused); // its spread alone
 // Figures of noisy rows are left out unless options->allow_noise.
 void bench_report_table(const struct bench_result *result, const struct bench_options *options);
 // Prints and frees it. 0, or -1 when it is NULL for want of memory, or the output fails.

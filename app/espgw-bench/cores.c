@@ -37,7 +37,7 @@ static void pass_ball(void *argument, unsigned int worker)
 			;
 		atomic_store_explicit(&line.word, 2 * i + worker + 1, memory_order_release);
 	}
-	line.cycles[worker] = (double)(rte_rdtsc() - begin) / 2;
+	line.cycles[worker] = (double)(rte_rdtsc() - begin);
 }
 
 // A task: an addition to one counter, as often as it goes.
@@ -49,27 +49,27 @@ static void add_many(void *argument, unsigned int worker)
 	uint64_t begin = rte_rdtsc();
 	for (unsigned int i = 0; i < LINE_ROUNDS; i++)
 		atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-	double cycles = (double)(rte_rdtsc() - begin);
-	line.cycles[worker] = line.both ? cycles / BENCH_WORKERS_MAX : cycles;
+	line.cycles[worker] = (double)(rte_rdtsc() - begin);
 }
 
-static struct bench_figure run_line_task(bench_task task, bool both)
+// `events`: of a round, whose cycles are wanted.
+static struct bench_figure run_line_task(bench_task task, bool both, unsigned int events)
 {
 	double cycles[LINE_RUNS];
 	line.both = both;
 	for (unsigned int i = 0; i < LINE_RUNS; i++) {
 		atomic_store(&line.word, 0);
 		bench_team_run_all(task, NULL);
-		cycles[i] = RTE_MAX(line.cycles[0], line.cycles[1]) / LINE_ROUNDS;
+		cycles[i] = RTE_MAX(line.cycles[0], line.cycles[1]) / LINE_ROUNDS / events;
 	}
 	return bench_summarize(cycles, LINE_RUNS);
 }
 
 static void measure_lines(struct bench_figure *lines)
 {
-	lines[BENCH_LINE_TRANSFER] = run_line_task(pass_ball, true);
-	lines[BENCH_LINE_ADD_ALONE] = run_line_task(add_many, false);
-	lines[BENCH_LINE_ADD_BOTH] = run_line_task(add_many, true);
+	lines[BENCH_LINE_TRANSFER] = run_line_task(pass_ball, true, 2);
+	lines[BENCH_LINE_ADD_ALONE] = run_line_task(add_many, false, 1);
+	lines[BENCH_LINE_ADD_BOTH] = run_line_task(add_many, true, BENCH_WORKERS_MAX);
 }
 
 // ---- All of it ----
@@ -187,17 +187,9 @@ static json_t *lateness_object(const struct bench_lateness *lateness)
 		"outside_64_128_1024_4096", outside, "latest", (int)lateness->most);
 }
 
-static json_t *figure_object(const struct bench_figure *figure, bool refused)
-{
-	if (refused)
-		return json_pack("{s:f}", "spread", bench_spread(figure));
-	return json_pack("{s:f, s:f, s:f, s:f}", "cycles", figure->median, "quartile1",
-		figure->quartile1, "quartile3", figure->quartile3, "spread", bench_spread(figure));
-}
-
 static json_t *line_object(const struct bench_figure *figure, bool allow_noise)
 {
-	return figure_object(figure, bench_is_noisy(figure) && !allow_noise);
+	return bench_figure_object(figure, bench_is_noisy(figure) && !allow_noise);
 }
 
 static json_t *order_object(const struct bench_order *row)
@@ -210,8 +202,8 @@ static json_t *share_object(const struct bench_share *row, bool allow_noise)
 {
 	bool noisy = share_is_noisy(row), refused = noisy && !allow_noise;
 	return json_pack("{s:s, s:b, s:o, s:o, s:f}", "size", bench_sizes[row->size], "noisy",
-		noisy, "alone", figure_object(&row->alone, refused), "shared",
-		figure_object(&row->shared, refused), "helped", row->helped);
+		noisy, "alone", bench_figure_object(&row->alone, refused), "shared",
+		bench_figure_object(&row->shared, refused), "helped", row->helped);
 }
 
 int bench_cores_print_json(const struct bench_cores *cores, const struct bench_options *options)

@@ -416,8 +416,7 @@ static int create(struct bench *bench, struct bench_error *error)
 			return -1;
 	if (create_rounds(bench, error) != 0 || bench_team_create(bench->gateway, error) != 0)
 		return -1;
-	bool rte_ipsec = bench->options->rte_ipsec && !bench->options->avx2;
-	return rte_ipsec ? create_rte_ipsec(bench, frames, error) : 0;
+	return bench->options->rte_ipsec ? create_rte_ipsec(bench, frames, error) : 0;
 }
 
 int bench_measure(struct bench_gateway *gateway, const struct bench_options *options,

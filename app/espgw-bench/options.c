@@ -275,8 +275,9 @@ static bool complete(struct bench_options *options)
 			stderr);
 		return false;
 	}
-	if (options->workers > 1)
-		options->rte_ipsec = false; // one thread at a time may use an inbound SA of its
+	// Of workers, only one thread at a time may use an inbound SA of its.
+	if (options->workers > 1 || options->avx2)
+		options->rte_ipsec = false;
 	if (options->cold && options->sas < options->workers && !options->two_cores) {
 		fprintf(stderr, "espgw-bench: --cold: two workers need two SAs, or the packets of "
 				"one are too old for the window\n");

@@ -26,10 +26,17 @@ static int create_keys(struct bench_raw *raw, unsigned int sas)
 	return 0;
 }
 
-// The ciphers of a CPU without AVX-512.
+void bench_init_manager(IMB_MGR *manager, const struct bench_options *options)
+{
+	if (options->avx2)
+		init_mb_mgr_avx2(manager);
+	else
+		init_mb_mgr_auto(manager, NULL);
+}
+
+// The burst cipher of a CPU without AVX-512.
 static int choose_avx2(struct bench_raw *raw, struct bench_error *error)
 {
-	init_mb_mgr_avx2(raw->manager);
 	raw->gcm = (struct gcm){.manager = raw->manager};
 	for (unsigned int i = 0; i < GCM_VARIANTS; i++)
 		if (gcm_variants[i].encrypt == gcm_avx2_encrypt && gcm_variants[i].supported())
@@ -48,9 +55,10 @@ int bench_raw_create(struct bench_raw *raw, const struct bench_options *options,
 	raw->jobs = calloc(frames, sizeof(*raw->jobs));
 	if (raw->manager == NULL || raw->jobs == NULL)
 		return bench_fail(error, "no memory for the raw cipher");
-	init_mb_mgr_auto(raw->manager, NULL);
-	gcm_choose(&raw->gcm, raw->manager, ESP_CRYPTO_AUTO);
-	if (options->avx2 && choose_avx2(raw, error) != 0)
+	bench_init_manager(raw->manager, options);
+	if (!options->avx2)
+		gcm_choose(&raw->gcm, raw->manager, ESP_CRYPTO_AUTO);
+	else if (choose_avx2(raw, error) != 0)
 		return -1;
 	if (create_keys(raw, options->sas) != 0)
 		return bench_fail(error, "no memory for %u keys", options->sas);

@@ -58,10 +58,7 @@ static struct machine find_machine(const struct bench_options *options)
 	IMB_MGR *manager = alloc_mb_mgr(0);
 	if (manager == NULL)
 		return machine;
-	if (options->avx2)
-		init_mb_mgr_avx2(manager);
-	else
-		init_mb_mgr_auto(manager, NULL);
+	bench_init_manager(manager, options);
 	snprintf(machine.cipher, sizeof(machine.cipher), "%s", architecture(manager));
 	free_mb_mgr(manager);
 	return machine;
@@ -141,15 +138,24 @@ void bench_report_table(const struct bench_result *result, const struct bench_op
 	}
 }
 
+json_t *bench_figure_object(const struct bench_figure *figure, bool refused)
+{
+	if (refused)
+		return json_pack("{s:f}", "spread", bench_spread(figure));
+	return json_pack("{s:f, s:f, s:f, s:f}", "cycles", figure->median, "quartile1",
+		figure->quartile1, "quartile3", figure->quartile3, "spread", bench_spread(figure));
+}
+
 static json_t *way_object(const struct bench_row *row, enum bench_way way, bool refused)
 {
 	const struct bench_figure *figure = &row->cycles[way];
 	double raw = row->cycles[BENCH_RAW_IPSEC_MB].median;
+	json_t *object = bench_figure_object(figure, refused);
 	if (refused)
-		return json_pack("{s:f}", "spread", bench_spread(figure));
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "cycles", figure->median, "quartile1",
-		figure->quartile1, "quartile3", figure->quartile3, "spread", bench_spread(figure),
-		"over", figure->median - raw, "ratio", figure->median / raw);
+		return object;
+	json_object_set_new(object, "over", json_real(figure->median - raw));
+	json_object_set_new(object, "ratio", json_real(figure->median / raw));
+	return object;
 }
 
 // The gateway as it is by default on this CPU, beside ipsec-mb's call.
