@@ -12,6 +12,8 @@ import subprocess
 
 import pytest
 
+from testbed import can_burst
+
 BUILD = pathlib.Path(os.environ.get("ESPGW_BUILD", "build"))
 BENCH = BUILD / "app" / "espgw-bench" / "espgw-bench"
 
@@ -32,11 +34,6 @@ def run_measurement(*arguments):
     done = run_bench("--rounds", "5", "--allow-noise", "--json", *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def cpu_has_burst():
-    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
-    return {"avx512f", "vaes", "vpclmulqdq"} <= set(flags)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +103,7 @@ def test_all_rows_as_json(ways):
 @needs_root
 def test_the_gateway_with_both_ciphers_and_rte_ipsec(ways):
     assert {"espgw/ipsec-mb", "raw/ipsec-mb"} <= ways
-    assert ("espgw/burst" in ways) == ("raw/burst" in ways) == cpu_has_burst()
+    assert ("espgw/burst" in ways) == ("raw/burst" in ways) == can_burst()
     drivers = pathlib.Path("/usr/lib/x86_64-linux-gnu/dpdk").glob(
         "pmds-*/librte_crypto_ipsec_mb.so*"
     )
@@ -119,7 +116,7 @@ def test_ways_can_be_left_out():
     row = ["--path", "decap", "--size", "64", "--burst", "32"]
     result = run_measurement("--no-rte-ipsec", "--crypto", "ipsec-mb", *row)
     assert set(result["rows"][0]["ways"]) == {"espgw/ipsec-mb", "raw/ipsec-mb"}
-    if cpu_has_burst():
+    if can_burst():
         result = run_measurement("--no-rte-ipsec", "--crypto", "burst", *row)
         expected = {"espgw/burst", "raw/burst", "raw/ipsec-mb"}  # the last to compare with
         assert set(result["rows"][0]["ways"]) == expected
@@ -230,8 +227,7 @@ def test_noise_between_two_cores_is_refused():
 def test_the_ciphers_of_a_cpu_without_avx512():
     done = run_bench("--avx2", "--size", "64", "--size", "1400", "--rounds", "5", "--allow-noise",
                      "--json")
-    flags = set(pathlib.Path("/proc/cpuinfo").read_text().split())
-    if not {"vaes", "vpclmulqdq", "avx2", "bmi2"} <= flags:
+    if not can_burst():
         assert done.returncode == 1 and "--avx2: this CPU lacks VAES" in done.stderr
         return
     assert done.returncode == 0, done.stderr

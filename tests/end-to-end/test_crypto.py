@@ -2,24 +2,17 @@
 # Copyright (c) 2026 the espgw authors
 """workers.crypto: with each choice, packets that others encipher and decipher."""
 
-import pathlib
-
 import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.ipsec import ESP
 
 import esp
+from testbed import can_burst
 from topologies import Bench, probe
 
 # In bursts: neighbours of one length, of different ones, long ones between short ones, and fewer
 # than go together.
 SIZES = [64] * 9 + [28, 64, 100, 1400, 570, 64, 571, 572, 573, 1000, 28, 1400, 640] * 5
-
-
-def can_burst():
-    flags = next(line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                 if line.startswith("flags"))
-    return {"vaes", "vpclmulqdq", "avx2", "bmi2"} <= set(flags.split())
 
 
 def start(network, crypto):

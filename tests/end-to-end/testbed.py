@@ -46,6 +46,13 @@ def wait_until(condition, what, seconds=5.0, interval=0.02):
         time.sleep(interval)
 
 
+def can_burst():
+    """Whether this CPU can run a burst cipher, by AVX-512 or AVX2."""
+    flags = next(line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                 if line.startswith("flags"))
+    return {"vaes", "vpclmulqdq", "avx2", "bmi2"} <= set(flags.split())
+
+
 def run(*command, check=True, timeout=60, preexec_fn=None):
     done = subprocess.run([str(word) for word in command], text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
